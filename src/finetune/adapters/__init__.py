@@ -1,0 +1,1 @@
+"""Driven adapters: models, data, files, reports.  They never import one another."""
