@@ -1,0 +1,206 @@
+"""One place where arrays and numbers from outside are checked before anything is computed from them.
+
+Everything that passes is float64 (or int64 for labels); everything that does not raises
+:class:`~finetune.domain.errors.InvalidInput` with the first bad row, its value and the remedy.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Collection, Mapping
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ValidationError
+
+from finetune.domain.errors import InvalidInput
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
+Record = TypeVar("Record", bound=BaseModel)
+
+_TOLERANCE = {"float16": 1e-2, "bfloat16": 1e-2, "float32": 1e-4}
+
+
+def as_array(values: npt.ArrayLike, name: str) -> npt.NDArray[Any]:
+    """Turn anything array-like into an array, of whatever type and shape."""
+    try:
+        return np.asarray(values)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InvalidInput(
+            f"{name} cannot be read as an array: {error}",
+            remedy="pass a rectangular array of numbers, of a tensor .detach().cpu().float().numpy()",
+        ) from error
+
+
+def as_floats(values: npt.ArrayLike, name: str) -> tuple[FloatArray, float]:
+    """Turn numbers into float64 in C order, with the error of a sum of 1 in the type that they came in."""
+    array = as_array(values, name)
+    if array.dtype.kind not in "fiu" and array.dtype.name != "bfloat16":
+        raise InvalidInput(f"{name} must be numbers", seen=array.dtype.name, remedy="pass an array of floats")
+    with np.errstate(over="ignore", invalid="ignore"):
+        # C order, so that sums over a row round the same way however the caller stored it.
+        floats = np.asarray(array, dtype=np.float64, order="C")
+    return floats, _TOLERANCE.get(array.dtype.name, 1e-6)
+
+
+def reject_first(
+    bad: npt.NDArray[np.bool_] | np.bool_, values: npt.NDArray[Any], *, name: str, what: str, remedy: str
+) -> None:
+    """Raise InvalidInput for the first bad row, with its value, if there is one."""
+    if bad.any():
+        row = int(bad.argmax())
+        raise InvalidInput(what, where=f"{name}[{row}]", seen=values[row].tolist(), remedy=remedy)
+
+
+def as_vector(values: npt.ArrayLike, *, name: str, low: float = -np.inf, high: float = np.inf) -> FloatArray:
+    """Check a vector of numbers in [low, high] (NaN is never in it) and return it as float64, shape (n,)."""
+    vector, _ = as_floats(values, name)
+    if vector.ndim != 1 or vector.size == 0:
+        raise InvalidInput(
+            f"{name} must have the shape (rows,) with at least one row",
+            seen=vector.shape,
+            remedy="pass one number per row",
+        )
+    reject_first(
+        ~((vector >= low) & (vector <= high)),
+        vector,
+        name=name,
+        what=f"the value is not a number in [{low:g}, {high:g}]",
+        remedy="correct the value or drop the row",
+    )
+    return vector
+
+
+def as_labels(
+    labels: npt.ArrayLike, *, n_rows: int | None, n_labels: int | None, name: str = "labels"
+) -> IntArray:
+    """Check label indices and return them as int64.
+
+    Parameters
+    ----------
+    labels
+        Shape (n,), of an integer type: bool and float are refused even where the values are whole.
+    n_rows, n_labels
+        n and K that they must fit (None: any n; None: any non-negative index).
+
+    Raises
+    ------
+    InvalidInput
+        If the type, the length or a value is wrong.
+
+    Examples
+    --------
+    >>> as_labels([0, 3], n_rows=2, n_labels=3)
+    Traceback (most recent call last):
+    ...
+    finetune.domain.errors.InvalidInput: labels[1]: the label is not in [0, 3) (seen: 3).
+    What to do: number the labels from 0 in the order of the columns.
+    """
+    array = as_array(labels, name)
+    if array.ndim != 1 or array.size == 0:
+        raise InvalidInput(
+            f"{name} must have the shape (rows,) with at least one row",
+            seen=array.shape,
+            remedy="pass one label index per row",
+        )
+    if array.dtype.kind not in "iu":
+        raise InvalidInput(
+            f"{name} must be integers",
+            seen=array.dtype.name,
+            remedy="pass label indices of an integer type, for example .astype(int) if that is what they are",
+        )
+    if n_rows is not None and len(array) != n_rows:
+        raise InvalidInput(
+            f"{name} must have one entry for each of the {n_rows} rows",
+            seen=len(array),
+            remedy="pass both for the same rows",
+        )
+    limit = np.iinfo(np.int64).max if n_labels is None else n_labels
+    reject_first(
+        (array < 0) | (array >= limit),
+        array,
+        name=name,
+        what=f"the label is not in [0, {limit})",
+        remedy="number the labels from 0 in the order of the columns",
+    )
+    return array.astype(np.int64, copy=False)
+
+
+def as_flags(values: npt.ArrayLike, *, n_rows: int, name: str) -> BoolArray:
+    """Check a vector of booleans, or of integers 0 and 1, and return it as bool, shape (n,)."""
+    array = as_array(values, name)
+    if array.dtype.kind == "b" and array.shape == (n_rows,):
+        return array.astype(np.bool_, copy=False)
+    return as_labels(array, n_rows=n_rows, n_labels=2, name=name).astype(np.bool_)
+
+
+def as_level(value: object, *, name: str) -> float:
+    """Check a number strictly between 0 and 1.
+
+    Examples
+    --------
+    >>> as_level(10, name="alpha")
+    Traceback (most recent call last):
+    ...
+    finetune.domain.errors.InvalidInput: alpha must lie strictly between 0 and 1 (seen: 10).
+    What to do: for 10 percent pass 0.1.
+    """
+    if isinstance(value, (float, np.floating)) and 0.0 < value < 1.0:
+        # By way of the text: np.float32(0.1) means one tenth, not 0.10000000149.
+        return float(str(value))
+    raise InvalidInput(
+        f"{name} must lie strictly between 0 and 1", seen=value, remedy="for 10 percent pass 0.1"
+    )
+
+
+def as_count(value: object, *, name: str, minimum: int = 1) -> int:
+    """Check an integer that is at least ``minimum``; bool is refused."""
+    try:
+        count = None if isinstance(value, (bool, np.bool_)) else operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        count = None
+    if count is None or count < minimum:
+        raise InvalidInput(
+            f"{name} must be an integer of at least {minimum}", seen=value, remedy="pass a whole number"
+        )
+    return count
+
+
+def as_choice(value: str, known: Collection[str], *, name: str) -> str:
+    """Check that ``value`` is one of the known names."""
+    if not isinstance(value, str) or value not in known:
+        raise InvalidInput(
+            f"{name} is not known", seen=value, remedy="use one of " + ", ".join(map(repr, sorted(known)))
+        )
+    return value
+
+
+def log_softmax(logits: FloatArray) -> FloatArray:
+    """Log-softmax of each row; entries of -inf stay -inf.
+
+    Examples
+    --------
+    >>> log_softmax(np.array([[1e308, -1e308]]))
+    array([[  0., -inf]])
+    """
+    with np.errstate(over="ignore", under="ignore"):
+        shifted = logits - logits.max(axis=1, keepdims=True)
+        shifted -= np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return np.asarray(shifted)
+
+
+def read_record(model: type[Record], data: Mapping[str, Any]) -> Record:
+    """Validate what was read from JSON, and turn pydantic's error into ours."""
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InvalidInput(
+            f"the record is not valid: {first['msg']}",
+            where=".".join(map(str, first["loc"])) or None,
+            seen=first["input"],
+            remedy="write the record anew with this version of the program",
+        ) from error

@@ -1,0 +1,309 @@
+"""Conformal rank, quantile, coverage law, scores and the split predictor."""
+
+import json
+import math
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from finetune.domain.conformal import (
+    ConformalPredictor,
+    CoverageLaw,
+    aps_scores,
+    conformal_quantile,
+    conformal_rank,
+    lac_scores,
+)
+from finetune.domain.errors import InvalidInput
+
+METHODS = ("lac", "aps")
+
+
+def draw(seed, n=100, k=5, scale=1.0):
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(0, 2, size=(n, k))
+    p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    labels = np.minimum((p.cumsum(axis=1) < rng.random((n, 1))).sum(axis=1), k - 1)
+    return logits * scale, labels
+
+
+def softmax(logits):
+    p = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return p / p.sum(axis=1, keepdims=True)
+
+
+@given(st.integers(1, 10**7), st.integers(1, 9999))
+@settings(deadline=None)
+def test_rank_is_exact(n, ten_thousandths):
+    alpha = ten_thousandths / 10_000
+    assert conformal_rank(n, alpha) == math.ceil((n + 1) * (1 - Fraction(ten_thousandths, 10_000)))
+
+
+def test_rank_is_exact_where_float_arithmetic_is_not():
+    cells = [(n, a / 100) for n in range(1, 1000) for a in range(1, 100, 3)]
+    wrong = sum(math.ceil((n + 1) * (1 - a)) != conformal_rank(n, a) for n, a in cells)
+    assert wrong > 0
+    assert all(conformal_rank(n, a) == -(-(n + 1) * (100 - round(100 * a)) // 100) for n, a in cells)
+
+
+@given(st.lists(st.floats(allow_nan=False), min_size=1, max_size=50), st.floats(0.001, 0.999))
+@settings(deadline=None)
+def test_quantile_is_the_score_of_that_rank(scores, alpha):
+    rank = conformal_rank(len(scores), alpha)
+    expected = math.inf if rank > len(scores) else sorted(scores)[rank - 1]
+    assert conformal_quantile(scores, alpha) == expected
+
+
+@pytest.mark.parametrize(("n", "expected"), [(9, (9, 10)), (15, (15, 16)), (30, (28, 31)), (100, (91, 101))])
+def test_expected_coverage(n, expected):
+    assert CoverageLaw(n, conformal_rank(n, 0.1)).expected == expected[0] / expected[1]
+
+
+def test_the_plus_one_matters():
+    # np.quantile(scores, 0.9) of 19 scores covers 0.86 on average.
+    assert CoverageLaw(19, conformal_rank(19, 0.1)).expected == 0.9
+
+
+@pytest.mark.parametrize(
+    ("epsilon", "n"), [(0.1, 22), (0.05, 102), (0.01, 2491), (0.005, 9812), (0.001, 244390)]
+)
+def test_published_calibration_sizes(epsilon, n):
+    def inside(n):
+        low, high, _ = CoverageLaw(n, conformal_rank(n, 0.1)).interval(0.9)
+        return 0.9 - epsilon <= low and high <= 0.9 + epsilon
+
+    assert inside(n)
+    assert not inside(n - 1)
+
+
+@given(st.integers(1, 300), st.floats(0.01, 0.99), st.integers(1, 200), st.sampled_from([0.5, 0.9, 0.99]))
+@settings(max_examples=40, deadline=None)
+def test_law_equals_scipy(n, alpha, n_test, level):
+    from scipy.stats import beta, betabinom
+
+    rank = conformal_rank(n, alpha)
+    law = CoverageLaw(n, rank)
+    ends = [(1 - level) / 2, (1 + level) / 2]
+    if rank > n:
+        assert law.interval(level)[:2] == law.test_band(n_test, level)[:2] == (1.0, 1.0)
+        assert law.expected == 1.0
+        return
+    np.testing.assert_allclose(law.interval(level)[:2], beta(rank, n + 1 - rank).ppf(ends), rtol=1e-7)
+    mass = betabinom(n_test, rank, n + 1 - rank).pmf(np.arange(n_test + 1)).cumsum()
+    if np.abs(mass[:, None] - ends).min() > 1e-9:
+        expected = np.searchsorted(mass, ends) / n_test
+        np.testing.assert_array_equal(law.test_band(n_test, level)[:2], expected)
+
+
+def test_band_of_many_test_rows_is_the_law_itself():
+    law = CoverageLaw(100, 91)
+    np.testing.assert_allclose(law.test_band(10**6)[:2], law.interval()[:2], atol=1e-4)
+
+
+def test_impossible_law():
+    with pytest.raises(InvalidInput):
+        CoverageLaw(5, 7).interval()
+
+
+def brute_aps(p, u=None):
+    """The definition, label by label."""
+    scores = np.empty_like(p)
+    for row in range(len(p)):
+        for label in range(p.shape[1]):
+            above = p[row][p[row] > p[row, label]].sum()
+            level = p[row][p[row] == p[row, label]].sum()
+            scores[row, label] = above + (1.0 if u is None else u[row]) * level
+    return scores
+
+
+@given(st.integers(0, 10**6), st.booleans())
+@settings(max_examples=50, deadline=None)
+def test_aps_equals_its_definition_ties_and_zeros_included(seed, randomized):
+    rng = np.random.default_rng(seed)
+    p = rng.integers(0, 4, size=(10, 5)).astype(float)
+    p[:, 0] += 1.0
+    p /= p.sum(axis=1, keepdims=True)
+    u = rng.random(10) if randomized else None
+    with np.errstate(divide="ignore"):
+        scores = aps_scores(np.log(p), u)
+    np.testing.assert_allclose(1 - np.exp(-scores), brute_aps(p, u), atol=1e-12)
+
+
+@given(st.integers(0, 10**6), st.booleans())
+@settings(max_examples=30, deadline=None)
+def test_scores_do_not_depend_on_the_order_of_labels(seed, randomized):
+    rng = np.random.default_rng(seed)
+    p = rng.integers(0, 3, size=(20, 6)) + 1.0
+    log_probs = np.log(p / p.sum(axis=1, keepdims=True))
+    order = rng.permutation(6)
+    u = rng.random(20) if randomized else None
+    np.testing.assert_array_equal(aps_scores(log_probs, u)[:, order], aps_scores(log_probs[:, order], u))
+    np.testing.assert_array_equal(lac_scores(log_probs)[:, order], lac_scores(log_probs[:, order]))
+
+
+def test_aps_tells_labels_apart_below_the_smallest_float():
+    log_probs = np.array([[0.0, -800.0, -900.0, -2000.0]])
+    np.testing.assert_allclose(aps_scores(log_probs), [[800.0, 900.0, 2000.0, np.inf]])
+    half = aps_scores(log_probs, np.array([0.5]))
+    np.testing.assert_allclose(half, np.array([[0.0, 800.0, 900.0, 2000.0]]) + np.log(2))
+
+
+@pytest.mark.parametrize("method", METHODS)
+@given(seed=st.integers(0, 10**6), alphas=st.tuples(st.floats(0.01, 0.99), st.floats(0.01, 0.99)))
+@settings(max_examples=30, deadline=None)
+def test_sets_are_nested_in_alpha(method, seed, alphas):
+    logits, labels = draw(seed)
+    small, large = (
+        ConformalPredictor(method, inputs="logits").calibrate(logits, labels, alpha).predict(logits)
+        for alpha in sorted(alphas, reverse=True)
+    )
+    assert not (small & ~large).any()
+
+
+@pytest.mark.parametrize("method", METHODS)
+@given(seed=st.integers(0, 10**6))
+@settings(max_examples=20, deadline=None)
+def test_sets_move_with_the_labels(method, seed):
+    logits, labels = draw(seed)
+    p = softmax(logits)
+    order = np.random.default_rng(seed).permutation(5)
+    one = ConformalPredictor(method).calibrate(p, labels).predict(p)
+    other = ConformalPredictor(method).calibrate(p[:, order], np.argsort(order)[labels]).predict(p[:, order])
+    # The row that sets the threshold may round to either side of it.
+    assert (one[:, order] != other).sum() <= 1
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("n", [19, 100])
+def test_the_rank_is_what_is_covered_in_calibration(method, n):
+    logits, labels = draw(n, n=n)
+    predictor = ConformalPredictor(method, inputs="logits").calibrate(logits, labels, alpha=0.1)
+    covered = predictor.predict(logits)[np.arange(n), labels].sum()
+    if not predictor.covers_everything:
+        assert covered == predictor.rank  # no label too many, none too few
+
+
+def test_one_row_at_a_time_gives_the_sets_of_the_batch():
+    logits, labels = draw(3, n=300, k=50)
+    predictor = ConformalPredictor("aps", inputs="logits").calibrate(logits, labels)
+    alone = np.vstack([predictor.predict(row[None]) for row in logits])
+    np.testing.assert_array_equal(alone, predictor.predict(logits))
+    assert predictor.predict(logits[:3]).sum(axis=1).max() > 3  # not capped at the batch size
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_sets_survive_blocks_and_memory_order(method):
+    logits, labels = draw(4, n=20_000, k=20)
+    predictor = ConformalPredictor(method, inputs="logits").calibrate(logits, labels)
+    sets = predictor.predict(logits)
+    np.testing.assert_array_equal(predictor.predict(np.asfortranarray(logits)), sets)
+    np.testing.assert_array_equal(np.vstack([predictor.predict(half) for half in np.split(logits, 2)]), sets)
+
+
+@pytest.mark.parametrize(("method", "randomized"), [("lac", False), ("aps", False), ("aps", True)])
+@pytest.mark.parametrize("scale", [40.0, 100.0])
+def test_saturated_logits_keep_their_coverage_and_do_not_give_everything(method, scale, randomized):
+    logits, labels = draw(8, n=8000, k=20, scale=scale)
+    predictor = ConformalPredictor(
+        method, inputs="logits", randomized=randomized, rng=np.random.default_rng(0)
+    ).calibrate(logits[:4000], labels[:4000], alpha=0.1)
+    sets = predictor.predict(logits[4000:])
+    coverage = sets[np.arange(4000), labels[4000:]].mean()
+    low, high, _ = predictor.law.test_band(4000, 0.9999)
+    assert low <= coverage <= high
+    assert sets.sum(axis=1).mean() < 12
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_probabilities_that_rounded_to_zero_are_not_dropped(method):
+    logits, labels = draw(9, n=4000, k=20, scale=500.0)
+    p = softmax(logits)
+    assert (p[np.arange(4000), labels] == 0).mean() > 0.1
+    predictor = ConformalPredictor(method).calibrate(p[:2000], labels[:2000], alpha=0.1)
+    assert predictor.covers_everything
+    assert predictor.predict(p[2000:]).all()
+    assert "the model excludes true labels" in predictor.statement
+
+
+def test_too_few_rows_give_everything_and_say_so():
+    logits, labels = draw(1, n=8)
+    predictor = ConformalPredictor(inputs="logits").calibrate(logits, labels, alpha=0.1)
+    assert predictor.covers_everything
+    assert predictor.threshold == math.inf
+    assert predictor.rank == 9
+    assert predictor.law.expected == 1.0
+    assert predictor.predict(logits).all()
+    assert "8 calibration cases are too few" in predictor.statement
+
+
+def test_statement():
+    logits, labels = draw(1, n=99)
+    statement = ConformalPredictor(inputs="logits").calibrate(logits, labels, alpha=0.1).statement
+    for part in (
+        "at least 0.9,",
+        "99 calibration cases",
+        "does not hold for each label",
+        "0.8467 and 0.9442",
+    ):
+        assert part in statement
+
+
+def test_misuse():
+    logits, labels = draw(2)
+    with pytest.raises(InvalidInput, match="calibrate first"):
+        ConformalPredictor().predict(softmax(logits))
+    with pytest.raises(InvalidInput, match="calibrate first"):
+        _ = ConformalPredictor().statement
+    with pytest.raises(InvalidInput, match="5 labels"):
+        ConformalPredictor(inputs="logits").calibrate(logits, labels).predict(logits[:, :4])
+    with pytest.raises(InvalidInput, match="generator"):
+        ConformalPredictor("aps", randomized=True)
+    with pytest.raises(InvalidInput, match="no randomised form"):
+        ConformalPredictor("lac", randomized=True, rng=np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("n", [5, 200])
+def test_json_round_trip_reproduces_the_sets(method, n):
+    logits, labels = draw(11, n=n)
+    predictor = ConformalPredictor(method, inputs="logits").calibrate(logits, labels, alpha=0.1)
+    text = json.dumps(predictor.to_dict(), allow_nan=False)
+    again = ConformalPredictor.from_dict(json.loads(text))
+    np.testing.assert_array_equal(again.predict(logits), predictor.predict(logits))
+    assert again.statement == predictor.statement
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"rank": 3},
+        {"version": 2},
+        {"threshold": None},
+        {"threshold": math.nan},
+        {"method": "naive"},
+        {"n_labels": 1},
+        {"alpha": 9.0},
+        {"more": 1},
+    ],
+)
+def test_damaged_records_are_refused(change):
+    logits, labels = draw(12)
+    record = ConformalPredictor(inputs="logits").calibrate(logits, labels).to_dict()
+    with pytest.raises(InvalidInput):
+        ConformalPredictor.from_dict({**record, **change})
+
+
+def test_a_randomised_record_needs_a_generator_again():
+    logits, labels = draw(13)
+    rng = np.random.default_rng(0)
+    record = (
+        ConformalPredictor("aps", inputs="logits", randomized=True, rng=rng)
+        .calibrate(logits, labels)
+        .to_dict()
+    )
+    with pytest.raises(InvalidInput, match="generator"):
+        ConformalPredictor.from_dict(record)
+    assert ConformalPredictor.from_dict(record, rng=rng).randomized
