@@ -1,0 +1,1 @@
+"""Rows in, decisions out: JSONL, CSV and Parquet files."""

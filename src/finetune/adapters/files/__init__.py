@@ -1,0 +1,1 @@
+"""Files of a project: settings, folders of a run, the metrics log, the clock."""

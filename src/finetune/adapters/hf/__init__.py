@@ -1,0 +1,1 @@
+"""transformers, peft and accelerate behind the ports."""

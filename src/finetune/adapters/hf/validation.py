@@ -1,0 +1,87 @@
+"""What is measured while training: label scores on validation rows, and whether free answers parse."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch.distributed as dist
+
+from finetune.adapters.hf.encoder import HfEncoder
+from finetune.adapters.hf.scorer import CausalLabelScorer
+from finetune.adapters.hf.writer import generate
+from finetune.domain.calibration import compute_brier_score, compute_ece, compute_log_loss, compute_mce
+from finetune.domain.examples import Example
+from finetune.domain.labels import LabelSet
+from finetune.domain.parsing import parse_answer
+
+
+class ValidationMetrics:
+    """Measures a model on fixed validation rows.
+
+    Only the label scores are kept, never vocabulary logits.  With several processes each scores its share.
+
+    Parameters
+    ----------
+    scorer, encoder, labels
+        The scorer of the model in training, its encoder and label set.
+    rows
+        Labelled examples.
+    json_samples
+        How many answers are generated freely to see whether they are valid JSON; 0 measures nothing.
+    """
+
+    def __init__(
+        self,
+        scorer: CausalLabelScorer,
+        encoder: HfEncoder,
+        labels: LabelSet,
+        rows: Sequence[Example],
+        json_samples: int,
+    ) -> None:
+        self._scorer = scorer
+        self._encoder = encoder
+        self._labels = labels
+        self._rows = rows
+        self._samples = rows[:json_samples]
+        self._truth = np.array([labels.index(str(row.label)) for row in rows])
+        # Room for an answer: the longest label, the skeleton, and a rationale of one or two sentences.
+        self._answer_room = max(len(path) for path in encoder.label_paths) + 80
+
+    def __call__(self) -> Mapping[str, float]:
+        """Return log_loss, accuracy, ece, mce, brier and json_validity (the last where sampled)."""
+        log_probabilities = self._scores()
+        probabilities = np.exp(log_probabilities)
+        metrics = {
+            "log_loss": compute_log_loss(log_probabilities, self._truth, inputs="log_probabilities"),
+            "accuracy": float((log_probabilities.argmax(1) == self._truth).mean()),
+            "ece": compute_ece(probabilities, self._truth),
+            "mce": compute_mce(probabilities, self._truth),
+            "brier": compute_brier_score(probabilities, self._truth),
+        }
+        if self._samples:
+            metrics["json_validity"] = self._json_validity()
+        return metrics
+
+    def _scores(self) -> np.ndarray:
+        if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+            return self._scorer.score([row.text for row in self._rows]).log_probabilities
+        rank, world = dist.get_rank(), dist.get_world_size()
+        mine = self._scorer.score([row.text for row in self._rows[rank::world]]).log_probabilities
+        parts: list[np.ndarray | None] = [None] * world
+        dist.all_gather_object(parts, mine)
+        merged = np.empty((len(self._rows), mine.shape[1]))
+        for i, part in enumerate(parts):
+            merged[i::world] = part
+        return merged
+
+    def _json_validity(self) -> float:
+        model = self._scorer.model
+        training = model.training
+        model.eval()
+        try:
+            prompts = [self._encoder.prompt_ids(row.text, self._answer_room) for row in self._samples]
+            answers = generate(model, self._encoder, prompts, self._answer_room, stop_at_quote=False)
+        finally:
+            model.train(training)
+        return float(np.mean([parse_answer(answer, self._labels).valid for answer in answers]))

@@ -1,0 +1,240 @@
+"""What ``configs/llm_lora.yaml`` may say: pydantic models, frozen, unknown keys forbidden.
+
+Paths are relative to the working directory, which is the root of the user's project.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+SplitName = Literal["train", "validation", "calibration", "test"]
+Probability = Annotated[float, Field(gt=0.0, lt=1.0)]
+
+# Model names that people's notes carry, and what they most likely meant.
+MISSPELT_MODELS = {
+    "zhipu-ai/glm-4-9b-chat": ("zai-org/glm-4-9b-chat-hf", "zai-org/GLM-4-9B-0414"),
+    "zhipuai/glm-4-9b-chat": ("zai-org/glm-4-9b-chat-hf", "zai-org/GLM-4-9B-0414"),
+    "zhipu-ai/glm-4.5-air": ("zai-org/GLM-4.5-Air",),
+    "zhipuai/glm-4.5-air": ("zai-org/GLM-4.5-Air",),
+    "thudm/glm-4-9b-chat": ("zai-org/glm-4-9b-chat-hf",),
+    "thudm/glm-4-9b-chat-hf": ("zai-org/glm-4-9b-chat-hf",),
+    "thudm/glm-4-9b-0414": ("zai-org/GLM-4-9B-0414",),
+    "qwen/qwen-2.5-7b": ("Qwen/Qwen2.5-7B",),
+    "qwen/qwen-2.5-7b-instruct": ("Qwen/Qwen2.5-7B-Instruct",),
+}
+
+
+class Section(BaseModel):
+    """A part of the configuration: immutable, and strict about its keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+class Columns(Section):
+    """Which column of the input holds what; every other column is kept as metadata."""
+
+    id: str | None = "id"
+    text: str = "text"
+    label: str = "label"
+    rationale: str | None = "rationale"
+    split: str | None = "split"
+
+
+class DataFile(Section):
+    """One input file; ``split`` pins all of its rows to one split."""
+
+    path: Path
+    split: SplitName | None = None
+
+
+def _as_data_file(value: object) -> object:
+    return {"path": value} if isinstance(value, str | Path) else value
+
+
+class SplitFractions(Section):
+    """Shares of the rows that no file or column pins to a split; they sum to 1."""
+
+    train: float = Field(0.6, ge=0.0, le=1.0)
+    validation: float = Field(0.1, ge=0.0, le=1.0)
+    calibration: float = Field(0.2, ge=0.0, le=1.0)
+    test: float = Field(0.1, ge=0.0, le=1.0)
+
+    @model_validator(mode="after")
+    def _sum_to_one(self) -> SplitFractions:
+        total = self.train + self.validation + self.calibration + self.test
+        if abs(total - 1.0) > 1e-9:
+            raise ValueError(f"the four shares must sum to 1; they sum to {total:g}")
+        return self
+
+
+class DataConfig(Section):
+    """Where the labelled texts come from and how they are divided."""
+
+    files: tuple[Annotated[DataFile, BeforeValidator(_as_data_file)], ...] = Field(min_length=1)
+    columns: Columns = Columns()
+    on_bad_row: Literal["error", "skip"] = "error"
+    max_text_chars: int = Field(50_000, ge=1)
+    split: SplitFractions = SplitFractions()  # type: ignore[call-arg]
+    near_duplicate_threshold: float | None = Field(0.85, gt=0.0, le=1.0)
+    seed: int = 0
+
+
+class PromptConfig(Section):
+    """The instruction; ``null`` means the text built from the label set."""
+
+    system: str | None = None
+    template: str = "{text}"
+    list_labels: bool = True
+    descriptions: bool = True
+
+
+class LoraConfig(Section):
+    """Low-rank adaptation (Hu et al. 2021): W + alpha/r · BA."""
+
+    r: int = Field(16, ge=1)
+    alpha: float = Field(32.0, gt=0.0)
+    dropout: float = Field(0.1, ge=0.0, lt=1.0)
+
+
+class EarlyStopping(Section):
+    """Stop when validation log loss has not fallen by ``min_delta`` for ``patience`` evaluations."""
+
+    enabled: bool = True
+    patience: int = Field(3, ge=1)
+    min_delta: float = Field(0.0, ge=0.0)
+
+
+class TrainingConfig(Section):
+    """How the adapter is trained."""
+
+    learning_rate: float = Field(2e-4, gt=0.0)
+    per_device_batch_size: int = Field(4, ge=1)
+    gradient_accumulation_steps: int = Field(4, ge=1)
+    epochs: float = Field(3.0, gt=0.0)
+    max_steps: int | None = Field(None, ge=1)
+    max_length: int = Field(2048, ge=16)
+    warmup: float = Field(0.03, ge=0.0, lt=1.0)
+    lr_scheduler: Literal["cosine", "linear", "constant_with_warmup"] = "cosine"
+    weight_decay: float = Field(0.0, ge=0.0)
+    max_grad_norm: float = Field(1.0, gt=0.0)
+    bf16: bool | Literal["auto"] = "auto"
+    gradient_checkpointing: bool = False
+    early_stopping: EarlyStopping = EarlyStopping()  # type: ignore[call-arg]
+    evaluations_per_epoch: int = Field(2, ge=1)
+    max_validation_rows: int | None = Field(None, ge=1)
+    json_samples: int = Field(16, ge=0)
+    logging_steps: int = Field(10, ge=1)
+    save_total_limit: int = Field(2, ge=1)
+    seed: int = 42
+
+
+class AbstentionLoss(Section):
+    """Accepted so that existing files stay valid; the loss itself is not in this version."""
+
+    enabled: Literal[False] = False
+    confidence_threshold: float = Field(0.7, ge=0.0, le=1.0)
+    abstention_penalty: float = Field(0.3, ge=0.0)
+    uncertainty_weight: float = Field(0.1, ge=0.0)
+
+
+class CalibrationMonitoring(Section):
+    """Accepted so that existing files stay valid; ECE and MCE are always reported, never steered by."""
+
+    enabled: Literal[False] = False
+    adjustment_threshold: float = Field(0.05, gt=0.0)
+    lr_reduction_factor: float = Field(0.8, gt=0.0, le=1.0)
+
+
+class ConformalConfig(Section):
+    """Prediction sets that hold the truth with probability at least 1 − alpha."""
+
+    method: Literal["lac", "aps"] = "lac"
+    alpha: Probability = 0.1
+
+
+class RiskConfig(Section):
+    """Error among answered ≤ ``level`` with probability ≥ 1 − ``delta`` over calibration draws."""
+
+    level: Probability = 0.1
+    delta: Probability = 0.1
+    on_infeasible: Literal["error", "abstain"] = "error"
+    abstain_on_ambiguous_set: bool = False
+
+
+class PredictionConfig(Section):
+    """How labels are scored and rationales written."""
+
+    batch_size: int = Field(16, ge=1)
+    rationale: bool = False
+    max_rationale_tokens: int = Field(64, ge=1)
+
+
+class ProjectConfig(Section):
+    """One run, from raw rows to decisions."""
+
+    version: Literal[1] = 1
+    name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
+    model_id: str = Field(min_length=1)
+    revision: str | None = None
+    tokenizer_id: str | None = None
+    trust_remote_code: bool = False
+    target_modules: Literal["auto"] | tuple[str, ...] = "auto"
+    labels: Path = Path("configs/labels.yaml")
+    artifacts: Path = Path("artifacts")
+    data: DataConfig
+    prompt: PromptConfig = PromptConfig()
+    lora: LoraConfig = LoraConfig()  # type: ignore[call-arg]
+    training: TrainingConfig = TrainingConfig()  # type: ignore[call-arg]
+    abstention_loss: AbstentionLoss = AbstentionLoss()  # type: ignore[call-arg]
+    calibration_monitoring: CalibrationMonitoring = CalibrationMonitoring()  # type: ignore[call-arg]
+    conformal: ConformalConfig = ConformalConfig()
+    risk: RiskConfig = RiskConfig()
+    prediction: PredictionConfig = PredictionConfig()  # type: ignore[call-arg]
+
+    @model_validator(mode="after")
+    def _known_model(self) -> ProjectConfig:
+        right = MISSPELT_MODELS.get(self.model_id.lower())
+        if right is not None and self.model_id not in right:
+            raise ValueError(
+                f"model_id {self.model_id!r} is an old or misspelt name; the model is {' or '.join(right)}"
+            )
+        return self
+
+    @property
+    def prepared_folder(self) -> Path:
+        """Where ``prepare`` writes the instruction data."""
+        return self.artifacts / "data" / self.name
+
+    @property
+    def run_folder(self) -> Path:
+        """Where ``train`` and everything after it write."""
+        return self.artifacts / "runs" / self.name
+
+    def fingerprint(self, *sections: str) -> str:
+        """SHA-256 (hex) of the named top-level keys, or of the whole configuration.
+
+        Examples
+        --------
+        >>> config = ProjectConfig(model_id="m", data={"files": ["a.csv"]})
+        >>> config.fingerprint("lora") == config.fingerprint("lora", "training")
+        False
+        """
+        document = self.model_dump(mode="json", include=set(sections) if sections else None)
+        return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+
+
+def is_hub_id(model_id: str) -> bool:
+    """Whether a model id has the shape ``owner/name`` of a hub id.
+
+    Examples
+    --------
+    >>> is_hub_id("Qwen/Qwen2.5-7B"), is_hub_id("./models/mine")
+    (True, False)
+    """
+    return re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", model_id) is not None

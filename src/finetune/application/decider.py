@@ -1,0 +1,151 @@
+"""A calibrated model that turns texts into decision records."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from finetune.application.certificate import Certificate
+from finetune.application.config import ProjectConfig
+from finetune.application.decision_rule import DecisionRule, certified_rule
+from finetune.application.ports import DecisionModel, ModelOpener, ProgressTask, StoreOpener
+from finetune.application.runs import open_run
+from finetune.domain.decisions import DecisionRecord, ModelReference
+from finetune.domain.labels import ABSTAIN
+
+
+class Item(NamedTuple):
+    """One input row: a text to decide on, or the reason why there is none."""
+
+    id: str
+    text: str
+    reason: Literal["none", "too_long", "error"] = "none"
+    problem: str = ""
+
+
+def check_text(id: str, text: str, max_chars: int) -> Item:
+    """Return the item of a text; a text that cannot be scored says why.
+
+    Examples
+    --------
+    >>> check_text("7", " ", 100).problem
+    'the text is empty'
+    """
+    if not text.strip():
+        return Item(id, text, "error", "the text is empty")
+    if len(text) > max_chars:
+        return Item(id, text, "too_long", f"the text has {len(text):,} characters, more than {max_chars:,}")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return Item(id, text, "error", "the text is not valid Unicode (a lone surrogate)")
+    return Item(id, text)
+
+
+@dataclass(frozen=True)
+class Decider:
+    """The model, its certificate and the rule that the certificate describes.
+
+    Parameters
+    ----------
+    model, certificate, rule
+        They belong together: build a decider with :func:`open_decider`.
+    """
+
+    model: DecisionModel
+    certificate: Certificate
+    rule: DecisionRule
+
+    def decide(
+        self, items: Sequence[Item], *, rationale: bool, task: ProgressTask | None = None
+    ) -> list[DecisionRecord]:
+        """Return one record per item, in order.
+
+        Parameters
+        ----------
+        items
+            What came in.
+        rationale
+            Whether the model writes why, after the decision and without influence on it.  Only for its own
+            decisions: why the rule hands a message over is said by the reason, and a text that the model
+            made up would say something else.
+        task
+            Advanced by one for each item.
+        """
+        scored = [item for item in items if item.reason == "none"]
+        if task is not None:
+            task.advance(len(items) - len(scored))
+        ordered = iter(self._scored(scored, rationale=rationale, task=task) if scored else ())
+        return [self._unscored(item) if item.reason != "none" else next(ordered) for item in items]
+
+    def _scored(
+        self, items: Sequence[Item], *, rationale: bool, task: ProgressTask | None
+    ) -> list[DecisionRecord]:
+        texts = [item.text for item in items]
+        scores = self.model.scorer.score(texts, task)
+        rulings = self.rule.apply(scores)
+        outcomes = self.rule.outcomes
+        reasons: list[str | None] = [None] * len(items)
+        if rationale:
+            own = [i for i, why in enumerate(rulings.reasons) if why in ("none", "model_abstained")]
+            written = self.model.writer.write([texts[i] for i in own], [rulings.decisions[i] for i in own])
+            for i, text in zip(own, written, strict=True):
+                reasons[i] = text
+        guarantees = {answered: self.certificate.guarantee(answered=answered) for answered in (True, False)}
+        probabilities = np.exp(rulings.log_probabilities)
+        return [
+            DecisionRecord(
+                id=item.id,
+                decision=rulings.decisions[i],
+                abstain=rulings.reasons[i] != "none",
+                abstain_reason=rulings.reasons[i],
+                confidence=float(rulings.confidence[i]),
+                probabilities=dict(zip(outcomes, probabilities[i].tolist(), strict=True)),
+                label_mass=float(scores.label_mass[i]),
+                prediction_set=tuple(
+                    name for name, held in zip(outcomes, rulings.sets[i], strict=True) if held
+                ),
+                expected_cost=float(rulings.expected_cost[i]),
+                rationale=reasons[i],
+                guarantee=guarantees[rulings.reasons[i] == "none"],
+                model=self._reference(),
+            )
+            for i, item in enumerate(items)
+        ]
+
+    def _unscored(self, item: Item) -> DecisionRecord:
+        return DecisionRecord(
+            id=item.id,
+            decision=ABSTAIN,
+            abstain=True,
+            abstain_reason=item.reason,
+            confidence=0.0,
+            probabilities={},
+            model=self._reference(),
+        )
+
+    def _reference(self) -> ModelReference:
+        model = self.certificate.model
+        return ModelReference(
+            base=model.base, adapter=model.adapter or None, config_hash=self.certificate.config_hash
+        )
+
+
+def open_decider(config: ProjectConfig, models: ModelOpener, stores: StoreOpener) -> Decider:
+    """Open a calibrated run for decisions.
+
+    Raises
+    ------
+    InvalidInput
+        The run was not trained, or not calibrated.
+    IntegrityError
+        The certificate belongs to another model, adapter, prompt or label set, or files are damaged.
+    """
+    run = open_run(config, stores)
+    certificate = run.certificate()
+    model = run.open_model(models)
+    certificate.check(model.identity, run.labels)
+    return Decider(model, certificate, certified_rule(certificate))

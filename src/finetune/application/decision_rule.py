@@ -1,0 +1,214 @@
+"""The one rule that turns scores into decisions: calibration, evaluation and prediction all call it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from finetune.application.certificate import Certificate
+from finetune.application.labels_file import Costs
+from finetune.application.ports import LabelScores
+from finetune.domain.calibration import Temperature
+from finetune.domain.checks import BoolArray, FloatArray, IntArray
+from finetune.domain.conformal import ConformalPredictor
+from finetune.domain.decisions import Reason, abstention_reasons
+from finetune.domain.errors import IntegrityError
+from finetune.domain.labels import ABSTAIN
+from finetune.domain.risk import bayes_actions, confidence_logit, cost_matrix
+
+
+@dataclass(frozen=True)
+class Rulings:
+    """What is decided about ``n`` texts with ``K`` outcomes.
+
+    Parameters
+    ----------
+    log_probabilities
+        Shape (n, K), at the certified temperature.
+    decisions
+        Outcome per row; ``abstain`` wherever ``reasons`` is not ``none``.
+    reasons
+        Why a row is an abstention, or ``none``.
+    confidence
+        Shape (n,): probability of the best answer, whether it is given or not.
+    sets
+        Shape (n, K): the prediction sets.
+    expected_cost
+        Shape (n,): of the decision taken.
+    proposals
+        Shape (n,): column of the action of least expected cost; K or the column of ``abstain`` hands over.
+    taken
+        Shape (n,): column of the decision in the cost matrix.
+    eligible
+        Shape (n,): rows that only a lack of confidence can still hand over.
+    score
+        Shape (n,): log-odds of the proposal, what the risk threshold is compared with; 0 where not eligible.
+    """
+
+    log_probabilities: FloatArray
+    decisions: tuple[str, ...]
+    reasons: tuple[Reason, ...]
+    confidence: FloatArray
+    sets: BoolArray
+    expected_cost: FloatArray
+    proposals: IntArray
+    taken: IntArray
+    eligible: BoolArray
+    score: FloatArray
+
+    @property
+    def answered(self) -> BoolArray:
+        """Rows that got a label, shape (n,)."""
+        return np.array([reason == "none" for reason in self.reasons], dtype=np.bool_)
+
+
+@dataclass(frozen=True)
+class DecisionRule:
+    """Everything that decides besides the model.
+
+    Parameters
+    ----------
+    outcomes
+        Names of the columns.
+    temperature
+        The fitted temperature.
+    sets
+        A calibrated predictor that takes log-probabilities.
+    costs
+        Shape (K, A): see :func:`finetune.domain.risk.cost_matrix`.
+    threshold
+        Least log-odds that is answered: −inf answers every eligible row, +inf none.
+    abstain_on_ambiguous_set
+        Whether more than one outcome in the set is an abstention.
+
+    Notes
+    -----
+    A row is abstained for the first reason that holds: ``too_long`` (the model did not see all of it), then
+    those of :func:`finetune.domain.decisions.abstention_reasons` in their order.
+    """
+
+    outcomes: tuple[str, ...]
+    temperature: Temperature
+    sets: ConformalPredictor
+    costs: FloatArray
+    threshold: float
+    abstain_on_ambiguous_set: bool
+
+    def apply(self, scores: LabelScores) -> Rulings:
+        """Decide.
+
+        Parameters
+        ----------
+        scores
+            What the model says of ``n >= 1`` texts.
+
+        Returns
+        -------
+        Rulings
+            One ruling per row; each depends on its own row alone.
+        """
+        log_probs = self.temperature.apply(scores.log_probabilities)
+        probabilities = np.exp(log_probs)
+        sets = self.sets.predict(log_probs)
+        proposals = bayes_actions(log_probs, self.costs).actions
+        too_long = scores.removed_chars > 0
+        abstain_index = self.outcomes.index(ABSTAIN) if ABSTAIN in self.outcomes else None
+
+        def reasons(confident: BoolArray) -> list[Reason]:
+            return abstention_reasons(
+                probabilities=probabilities,
+                prediction_sets=sets,
+                actions=proposals,
+                confident=confident,
+                abstain_index=abstain_index,
+                abstain_on_ambiguous_set=self.abstain_on_ambiguous_set,
+            )
+
+        everywhere = np.ones(len(log_probs), dtype=np.bool_)
+        eligible = np.array([reason == "none" for reason in reasons(everywhere)]) & ~too_long
+        proposed = np.minimum(proposals, len(self.outcomes) - 1)
+        score = np.where(eligible, confidence_logit(log_probs, proposed), 0.0)
+        final: tuple[Reason, ...] = tuple(
+            "too_long" if cut else reason
+            for cut, reason in zip(too_long, reasons(score >= self.threshold), strict=True)
+        )
+        hand_over = len(self.outcomes) if abstain_index is None else abstain_index
+        taken = np.where([reason == "none" for reason in final], proposals, hand_over)
+        return Rulings(
+            log_probabilities=log_probs,
+            decisions=tuple(
+                self.outcomes[action] if reason == "none" else ABSTAIN
+                for action, reason in zip(proposals, final, strict=True)
+            ),
+            reasons=final,
+            confidence=best_answer(probabilities, proposals, abstain_index),
+            sets=sets,
+            expected_cost=(probabilities @ self.costs)[np.arange(len(taken)), taken],
+            proposals=proposals,
+            taken=taken,
+            eligible=eligible,
+            score=score,
+        )
+
+
+def best_answer(probabilities: FloatArray, proposals: IntArray, abstain_index: int | None) -> FloatArray:
+    """Return the probability of the proposed label, or of the likeliest label where none is proposed."""
+    rows = np.arange(len(probabilities))
+    labels = probabilities if abstain_index is None else np.delete(probabilities, abstain_index, axis=1)
+    hand_over = probabilities.shape[1] if abstain_index is None else abstain_index
+    column = np.where(proposals == hand_over, 0, proposals)
+    # A sum that ends a rounding error above 1 is still a probability.
+    return np.minimum(np.where(proposals == hand_over, labels.max(axis=1), probabilities[rows, column]), 1.0)
+
+
+def costs_of(outcomes: tuple[str, ...], costs: Costs) -> FloatArray:
+    """Return the cost matrix of a label file; its last column hands over, also where that is no outcome."""
+    return cost_matrix(outcomes, default=costs.default, abstain=costs.abstain, pairs=costs.pairs)
+
+
+def certified_rule(certificate: Certificate) -> DecisionRule:
+    """Return the rule that a certificate describes.
+
+    Raises
+    ------
+    IntegrityError
+        The certificate contradicts itself.
+    """
+    sets = certificate.conformal
+    if sets.covers_everything != (sets.threshold is None):
+        raise IntegrityError("the certificate contradicts itself about the threshold of the sets")
+    predictor = ConformalPredictor.from_dict(
+        {
+            "kind": "conformal_predictor",
+            "version": 1,
+            "method": sets.method,
+            "inputs": "log_probabilities",
+            "randomized": False,
+            "n_labels": len(certificate.outcomes),
+            "alpha": sets.alpha,
+            "n_calibration": sets.n,
+            "rank": sets.rank,
+            "threshold": "+inf" if sets.threshold is None else sets.threshold,
+        }
+    )
+    return DecisionRule(
+        outcomes=certificate.outcomes,
+        temperature=Temperature(certificate.temperature.value),
+        sets=predictor,
+        costs=costs_of(certificate.outcomes, certificate.costs),
+        threshold=certificate.risk_threshold,
+        abstain_on_ambiguous_set=certificate.abstain_on_ambiguous_set,
+    )
+
+
+def least_confidence(threshold: float) -> float:
+    """Return the probability that log-odds stand for.
+
+    Examples
+    --------
+    >>> least_confidence(0.0), least_confidence(-math.inf), least_confidence(math.inf)
+    (0.5, 0.0, 1.0)
+    """
+    return 1.0 / (1.0 + math.exp(-threshold)) if threshold >= -700.0 else 0.0

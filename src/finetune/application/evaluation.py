@@ -1,0 +1,160 @@
+"""From scored test rows to the document of an evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from finetune.application.certificate import Certificate
+from finetune.application.decision_rule import certified_rule
+from finetune.application.estimates import CONFIDENCE
+from finetune.application.measures import (
+    BINS,
+    measure_accuracy,
+    measure_calibration,
+    measure_confusion,
+    measure_cost,
+    measure_coverage,
+    measure_known_posterior,
+    measure_risk_coverage,
+    measure_scores,
+    measure_selection,
+)
+from finetune.application.runs import ScoredRows
+from finetune.application.summary import summarise
+from finetune.application.wording import level
+from finetune.domain.checks import FloatArray, log_softmax
+from finetune.domain.examples import Example
+
+METHODS = (
+    (
+        f"All intervals are at {level(CONFIDENCE)}. Accuracy, answered share, recall and precision: Wilson. "
+        "Coverage and error among answered: exact (Clopper-Pearson). All others: percentile bootstrap of "
+        "1,000 draws of rows. Intervals describe chance in the draw of rows, not a change of their source."
+    ),
+    (
+        f"Calibration errors: {BINS} bins of equal width over the confidence of the most probable outcome. "
+        "Both errors are never 0 on finite data, and their bootstrap intervals lie too high with few rows; "
+        "compare with the band of a perfectly calibrated model."
+    ),
+    "Coverage is compared with its exact law (beta-binomial) for these numbers of calibration and test rows.",
+    (
+        "Log loss and Brier score take all outcomes; `before` is the model's own probabilities, `after` "
+        "those at the certified temperature."
+    ),
+    "The risk-coverage line answers with the likeliest label and orders messages by its log-odds.",
+)
+
+
+@dataclass(frozen=True)
+class EvaluationReport:
+    """The finished evaluation: what ``evaluation.json`` holds."""
+
+    content: Mapping[str, Any]
+
+    def document(self) -> dict[str, Any]:
+        """Return plain data for JSON, without NaN or infinities."""
+        return dict(self.content)
+
+
+def evaluate_rows(
+    certificate: Certificate,
+    test: ScoredRows,
+    base: ScoredRows | None,
+    rng: np.random.Generator,
+    provenance: Mapping[str, Any],
+) -> EvaluationReport:
+    """Measure everything on the test rows.
+
+    Parameters
+    ----------
+    certificate
+        Whose rule is put to the test.
+    test
+        At least one scored test row.
+    base
+        The same rows scored without the adapter, where that was asked for.
+    rng
+        Source of bootstrap draws.
+    provenance
+        ``created``, ``run`` and ``test_hash``.
+    """
+    rule, raw, truth = certified_rule(certificate), test.scores.log_probabilities, test.truth
+    rulings = rule.apply(test.scores)
+    log_probs, risk = rulings.log_probabilities, certificate.selective
+    before, after = measure_scores(log_softmax(raw), truth, rng), measure_scores(log_probs, truth, rng)
+    posterior = known_posterior(test.examples, certificate.outcomes)
+    document: dict[str, Any] = {
+        "version": 1,
+        "created": provenance["created"],
+        "run": provenance["run"],
+        "task": certificate.task,
+        "model": certificate.model.model_dump(mode="json"),
+        "outcomes": list(certificate.outcomes),
+        "test": {
+            "rows": len(truth),
+            "sha256": provenance["test_hash"],
+            "shortened": int((test.scores.removed_chars > 0).sum()),
+        },
+        "certificate": {
+            "hash": certificate.hash,
+            "created": certificate.created,
+            "statements": list(certificate.statements),
+            "not_promised": list(certificate.not_promised),
+            "counts": {
+                "validation": certificate.data.validation_rows,
+                "conformal": certificate.data.conformal_rows,
+                "selective": certificate.data.selective_rows,
+            },
+        },
+        "accuracy": measure_accuracy(log_probs, truth),
+        "log_loss": {"before": before.log_loss, "after": after.log_loss},
+        "brier": {"before": before.brier, "after": after.brier},
+        "calibration": {
+            "temperature": certificate.temperature.value,
+            "before": measure_calibration(log_softmax(raw), truth, rng),
+            "after": measure_calibration(log_probs, truth, rng),
+        },
+        "coverage": measure_coverage(rulings, truth, rule, rng),
+        "selective": {
+            **measure_selection(rulings, truth),
+            "level": risk.level,
+            "delta": risk.delta,
+            "feasible": risk.feasible,
+            "statement": risk.statement,
+        },
+        "cost": measure_cost(rulings, truth, rule, rng),
+        "risk_coverage": measure_risk_coverage(rulings, truth, rule),
+        "confusion": measure_confusion(rulings, truth, certificate.outcomes),
+        "known_posterior": None if posterior is None else measure_known_posterior(log_probs, posterior, rng),
+        "base": None
+        if base is None
+        else {
+            "accuracy": measure_accuracy(base.scores.log_probabilities, truth),
+            "log_loss": measure_scores(base.scores.log_probabilities, truth, rng).log_loss,
+        },
+        "methods": list(METHODS),
+    }
+    return EvaluationReport({**document, "summary": summarise(document)})
+
+
+def known_posterior(examples: Sequence[Example], outcomes: Sequence[str]) -> FloatArray | None:
+    """Return the true probabilities that generated rows carry as ``posterior``, shape (n, K).
+
+    None unless every row has a mapping that gives each outcome a number and sums to 1.
+    """
+    rows = []
+    for example in examples:
+        known = example.metadata.get("posterior")
+        if not isinstance(known, Mapping) or not set(outcomes) <= known.keys():
+            return None
+        rows.append([known[name] for name in outcomes])
+    try:
+        posterior = np.array(rows, dtype=np.float64)
+    except (TypeError, ValueError):
+        return None  # a column of this name that holds something else
+    sound = np.isfinite(posterior).all() and (posterior >= 0.0).all()
+    return posterior if sound and np.allclose(posterior.sum(axis=1), 1.0, atol=1e-6) else None

@@ -1,0 +1,109 @@
+"""What a certificate promises, in words that need no statistics to read."""
+
+from __future__ import annotations
+
+from finetune.application.wording import level, percent, plural
+
+NOT_PROMISED = (
+    (
+        "Single cases: the promises are averages over all messages. They do not hold for each label, for "
+        "each group of people or for one message."
+    ),
+    (
+        "Other messages: another source, another time, another language or an attack. The promises hold for "
+        "messages that come in as the calibration rows did."
+    ),
+    (
+        "Right labels: the promises are about agreeing with the labels of the calibration rows. Where those "
+        "are wrong, so are the promises."
+    ),
+    (
+        "Repeated attempts: whoever calibrates again and again on the same rows until the result pleases, or "
+        "picks the best of several certificates, loses the promises."
+    ),
+)
+
+
+def state_risk(limit: float, delta: float, n: int, answered: int, errors: int) -> str:
+    """Say what the bound on the error among answered messages promises.
+
+    Parameters
+    ----------
+    limit, delta
+        Largest error rate, and the probability that the bound fails; in (0, 1).
+    n, answered, errors
+        Calibration rows behind the bound, how many of them the rule answers, and how many wrongly.
+
+    Examples
+    --------
+    >>> print(state_risk(0.1, 0.05, 500, 400, 20))
+    Of the messages that are answered, in the long run at most 10 % are answered wrongly. The rule was set on
+    500 calibration rows, of which it answers 400, 20 of them wrongly. A draw of calibration rows that makes
+    this promise false comes up with a probability of at most 5 %. All this presumes that new messages come
+    from the same source as those rows.
+    """
+    return (
+        f"Of the messages that are answered, in the long run at most {level(limit)} are answered wrongly. "
+        f"The rule was set on {plural(n, 'calibration row')}, of which it answers {answered:,}, {errors:,} "
+        f"of them wrongly. A draw of calibration rows that makes this promise false comes up with a "
+        f"probability of at most {level(delta)}. All this presumes that new messages come from the same "
+        f"source as those rows."
+    )
+
+
+def state_infeasible(limit: float, delta: float, n: int, needed: int | None) -> str:
+    """Say that no error bound can be promised, and that everything is handed over.
+
+    Examples
+    --------
+    >>> print(state_infeasible(0.1, 0.1, 2, 22))
+    No error rate is promised, so every message is handed to a person: 2 calibration rows cannot show that at
+    most 10 % of the answers are wrong with a probability of at most 10 % to be misled. At least 22 rows are
+    needed, all of them answered rightly.
+    """
+    text = (
+        f"No error rate is promised, so every message is handed to a person: "
+        f"{plural(n, 'calibration row')} cannot show that at most {level(limit)} of the answers are wrong "
+        f"with a probability of at most {level(delta)} to be misled."
+    )
+    if needed is not None and needed > n:
+        text += f" At least {plural(needed, 'row is', 'rows are')} needed, all of them answered rightly."
+    return text
+
+
+def state_sets(alpha: float, n: int, low: float, high: float, *, everything: bool) -> str:
+    """Say what the prediction sets promise.
+
+    Parameters
+    ----------
+    alpha
+        Miscoverage in (0, 1).
+    n
+        Calibration rows behind the threshold.
+    low, high
+        95 % interval of the coverage that one draw of calibration rows gives.
+    everything
+        Whether every set holds every outcome.
+
+    Examples
+    --------
+    >>> print(state_sets(0.1, 99, 0.834, 0.951, everything=False))
+    The shortlist of a message holds the right outcome with a probability of at least 90 %, on average over
+    messages and over draws of 99 calibration rows. For one such draw the share lies between 83.4 % and 95.1 %
+    with 95 % probability, or above where scores are equal. All this presumes that new messages come from the
+    same source as those rows.
+    """
+    text = (
+        f"The shortlist of a message holds the right outcome with a probability of at least "
+        f"{level(1 - alpha)}, on average over messages and over draws of {plural(n, 'calibration row')}. "
+    )
+    if everything:
+        return text + (
+            f"With {plural(n, 'row')} no threshold can promise this, so every shortlist holds every outcome "
+            f"and tells nothing."
+        )
+    return text + (
+        f"For one such draw the share lies between {percent(low)} and {percent(high)} with 95 % probability, "
+        f"or above where scores are equal. All this presumes that new messages come from the same source as "
+        f"those rows."
+    )

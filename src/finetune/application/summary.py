@@ -1,0 +1,121 @@
+"""What an evaluation says, in sentences, each with a verdict on what was promised."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, TypedDict
+
+from finetune.application.wording import count, decimal, describe_estimate, level, percent, plural
+
+Verdict = Literal["held", "doubtful", "broken", "info"]
+
+
+class Sentence(TypedDict):
+    """One finding; ``verdict`` is ``info`` where nothing was promised."""
+
+    topic: str
+    verdict: Verdict
+    text: str
+
+
+def summarise(document: Mapping[str, Any]) -> list[Sentence]:
+    """Return the findings of an evaluation document, the most important first."""
+    findings = [_answers(document), _sets(document), _calibration(document), _cost(document)]
+    return findings + [finding for finding in (_accuracy(document), _known(document)) if finding]
+
+
+def _answers(document: Mapping[str, Any]) -> Sentence:
+    part, n = document["selective"], document["test"]["rows"]
+    answered, limit = part["answered"], part["level"]
+    text = f"Of {plural(n, 'test message')} it answered {count(answered)}"
+    text += f" and handed {count(n - answered)} to a person." if answered < n else "."
+    if not part["feasible"]:
+        return {"topic": "answers", "verdict": "info", "text": f"{text} {part['statement']}"}
+    if answered == 0:
+        return {
+            "topic": "answers",
+            "verdict": "info",
+            "text": f"{text} So nothing is known about its errors.",
+        }
+    error = part["error"]
+    text += f" {describe_estimate(error)} of those answers were wrong; promised: at most {level(limit)}."
+    if error["low"] > limit:
+        text += " That is more than chance explains: do not rely on the promise for messages like these."
+        return {"topic": "answers", "verdict": "broken", "text": text}
+    if error["value"] > limit:
+        text += " The share is above the promise, but not by more than chance explains."
+        return {"topic": "answers", "verdict": "doubtful", "text": text}
+    if error["high"] > limit:
+        text += f" With {plural(answered, 'answer')} the interval still reaches above the promise."
+    return {"topic": "answers", "verdict": "held", "text": text}
+
+
+def _sets(document: Mapping[str, Any]) -> Sentence:
+    part = document["coverage"]
+    observed, band = part["observed"], part["band"]
+    if part["covers_everything"]:
+        text = "Every shortlist holds every outcome, for want of calibration rows, and tells nothing."
+        return {"topic": "sets", "verdict": "info", "text": text}
+    text = (
+        f"The shortlist held the right outcome for {describe_estimate(observed)} of the messages; promised: "
+        f"{level(part['promised'])} on average. It holds {part['mean_size']['value']:.1f} of "
+        f"{len(document['outcomes'])} outcomes on average."
+    )
+    expected = (
+        f" With as many calibration and test rows, {level(band['probability'])} of all draws give between "
+        f"{percent(band['low'])} and {percent(band['high'])}"
+    )
+    if part["inside"]:
+        return {"topic": "sets", "verdict": "held", "text": text + expected + "."}
+    if observed["value"] < band["low"]:
+        text += expected + ": the test rows differ from the calibration rows."
+        return {"topic": "sets", "verdict": "broken", "text": text}
+    text += expected + ": more is covered than chance explains, so the rows differ or scores are equal."
+    return {"topic": "sets", "verdict": "doubtful", "text": text}
+
+
+def _calibration(document: Mapping[str, Any]) -> Sentence:
+    ece = document["calibration"]["after"]["ece"]
+    text = (
+        f"Claimed confidence and observed accuracy lie {_points(ece['value'])} percentage points apart on "
+        f"average; a perfectly calibrated model would show {_points(ece['null_low'])} to "
+        f"{_points(ece['null_high'])} with as many messages."
+    )
+    if ece["value"] <= ece["null_high"]:
+        text += " So its confidence can be taken at its word, as far as these messages can tell."
+        return {"topic": "calibration", "verdict": "info", "text": text}
+    text += " So its confidence is not to be taken at its word; the promises above do not depend on it."
+    return {"topic": "calibration", "verdict": "doubtful", "text": text}
+
+
+def _points(share: float) -> str:
+    return f"{100 * share:.1f}"
+
+
+def _cost(document: Mapping[str, Any]) -> Sentence:
+    part = document["cost"]
+    text = (
+        f"With your cost table a message costs {decimal(part['rule']['value'])} on average. To answer "
+        f"everything would cost {decimal(part['always_answer']['value'])}, to hand over everything "
+        f"{decimal(part['always_abstain']['value'])}."
+    )
+    return {"topic": "cost", "verdict": "info", "text": text}
+
+
+def _accuracy(document: Mapping[str, Any]) -> Sentence:
+    text = f"If it had to decide every message, {describe_estimate(document['accuracy'])} would be right."
+    if document["base"]:
+        text += f" Without the adapter it would be {describe_estimate(document['base']['accuracy'])}."
+    return {"topic": "accuracy", "verdict": "info", "text": text}
+
+
+def _known(document: Mapping[str, Any]) -> Sentence | None:
+    known = document["known_posterior"]
+    if not known:
+        return None
+    text = (
+        f"These are generated data with known probabilities: the best possible accuracy is "
+        f"{percent(known['bayes_accuracy']['value'])}, of which it reaches "
+        f"{describe_estimate(known['share_reached'])}."
+    )
+    return {"topic": "known_posterior", "verdict": "info", "text": text}

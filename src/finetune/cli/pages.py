@@ -1,0 +1,201 @@
+"""One page for the document of each use case."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from textwrap import indent
+from typing import TYPE_CHECKING, Any
+
+from finetune.application.wording import count, decimal, describe_estimate, percent, plural
+from finetune.cli.console import clock_text
+from finetune.cli.page import Page, Table, shorten
+
+if TYPE_CHECKING:
+    from finetune.application.config import ProjectConfig
+
+Document = Mapping[str, Any]
+TEXT_WIDTH = 48
+LABEL_WIDTH = 30
+MOST_LABELS = 20
+EXAMPLE_WIDTH = 600
+
+
+def initialised(document: Document) -> Page:
+    """Return the page of a new project."""
+    folder = Path(document["folder"])
+    labels, skipped = document["labels"], document["skipped_rows"]
+    found = _label_table(("label", "rows"), {label: (count(rows),) for label, rows in labels.items()})
+    step_in = () if folder.resolve() == Path.cwd() else (f"cd {shlex.quote(str(folder))}",)
+    return Page(
+        f"Started a project in {folder}",
+        tables=(found,) if labels else (),
+        said=("Say in configs/labels.yaml what each label means: the model reads it.",),
+        notes=(f"{plural(skipped, 'row')} without a label or unreadable",) if skipped else (),
+        written=tuple(str(folder / name) for name in document["written"]),
+        then=(*step_in, "finetune prepare"),
+    )
+
+
+def prepared(document: Document, config: ProjectConfig, options: str) -> Page:
+    """Return the page of prepared data: what was kept and left out, splits by label, one example."""
+    rows, duplicates, splits = document["rows"], document["duplicates"], document["splits"]
+    lengths = document["tokens"]["train"]
+    facts = (
+        ("rows read", count(rows["read"])),
+        ("kept", count(rows["kept"])),
+        ("rejected", count(rows["rejected"])),
+        ("duplicates removed", f"{count(duplicates['exact'])} exact, {count(duplicates['near'])} near"),
+        ("tokens a training row", f"median {count(lengths['median'])}, at most {count(lengths['max'])}"),
+        ("texts shortened to fit", count(sum(part["shortened"] for part in document["tokens"].values()))),
+    )
+    counts = {
+        label: tuple(count(by_split[split]) for split in splits)
+        for label, by_split in document["labels"].items()
+    }
+    total = ("all", *(count(number) for number in splits.values()))
+    table = _label_table(("label", *splits), counts, total)
+    example = document["example"]["text"]
+    end = example if len(example) <= EXAMPLE_WIDTH else f"…{example[-EXAMPLE_WIDTH:]}"
+    return Page(
+        f"Prepared {config.name}",
+        facts,
+        tables=(table,),
+        said=(f"One training example; it is trained on what stands in [[ ]]:\n{indent(end, '  ')}",),
+        notes=tuple(document["notices"]),
+        written=(document["folder"],),
+        then=(f"finetune train{options}",),
+    )
+
+
+def trained(document: Document, config: ProjectConfig, options: str) -> Page:
+    """Return the page of a training: what was tuned, and validation before and after."""
+    share = document["trainable_parameters"] / document["total_parameters"]
+    ended = "stopped early" if document["stopped_early"] else "all epochs"
+    facts = (
+        ("steps", f"{count(document['steps'])} ({decimal(document['epochs'])} epochs, {ended})"),
+        ("best step", count(document["best_step"])),
+        ("trained parameters", f"{count(document['trainable_parameters'])} ({percent(share)} of all)"),
+        ("precision", document["precision"]),
+        ("texts shortened to fit", count(document["shortened_texts"])),
+        ("time", clock_text(document["seconds"])),
+    )
+    first, best = document["first"], document["best"]
+    rows = tuple(
+        (name.replace("_", " "), decimal(first[name]) if name in first else "", decimal(value))
+        for name, value in best.items()
+    )
+    table = Table(("validation", "before", "best step"), rows, frozenset({1, 2}))
+    return Page(
+        f"Trained {config.name}",
+        facts,
+        tables=(table,) if rows else (),
+        written=(f"{document['run']}",),
+        then=(f"finetune calibrate{options}",),
+    )
+
+
+def calibrated(document: Document, config: ProjectConfig, options: str) -> Page:
+    """Return the page of a certificate."""
+    temperature, sets, risk = document["temperature"], document["conformal"], document["selective"]
+    answers = (
+        f"{count(risk['answered'])}, {count(risk['errors'])} of them wrong" if risk["feasible"] else "none"
+    )
+    facts = (
+        ("temperature", f"{decimal(temperature['value'])}, fitted on {plural(temperature['n'], 'row')}"),
+        ("shortlists", f"{sets['method']}, fitted on {plural(sets['n'], 'row')}"),
+        ("answers", f"{answers}, of {plural(risk['n'], 'row')}"),
+    )
+    notes = [temperature["note"], None if risk["feasible"] else risk["reason"]]
+    return Page(
+        f"Calibrated {config.name}",
+        facts,
+        said=(risk["statement"], sets["statement"]),
+        notes=tuple(note for note in notes if note),
+        written=(str(config.run_folder / "calibration.json"),),
+        then=(f"finetune evaluate{options}",),
+    )
+
+
+def evaluated(document: Document, config: ProjectConfig, options: str) -> Page:
+    """Return the page of an evaluation."""
+    selective, coverage, cost = document["selective"], document["coverage"], document["cost"]
+    facts = (
+        ("test rows", count(document["test"]["rows"])),
+        ("answered", describe_estimate(selective["share"])),
+        ("wrong among answered", describe_estimate(selective["error"])),
+        ("truth on the shortlist", describe_estimate(coverage["observed"])),
+        ("outcomes on a shortlist", describe_estimate(coverage["mean_size"], as_percent=False)),
+        ("cost of a message", describe_estimate(cost["rule"], as_percent=False)),
+        ("accuracy if it answered all", describe_estimate(document["accuracy"])),
+        ("calibration error (ECE)", describe_estimate(document["calibration"]["after"]["ece"])),
+        *(
+            [("accuracy without adapter", describe_estimate(document["base"]["accuracy"]))]
+            if document["base"]
+            else []
+        ),
+    )
+    # What was promised comes with a verdict; the other sentences say in words what stands above.
+    promises = [
+        item for item in document["summary"] if item["verdict"] != "info" or item["topic"] == "answers"
+    ]
+    alarming = ("doubtful", "broken")
+    return Page(
+        f"Evaluated {config.name}",
+        facts,
+        said=tuple(item["text"] for item in promises if item["verdict"] not in alarming),
+        notes=tuple(item["text"] for item in promises if item["verdict"] in alarming),
+        written=tuple(str(config.run_folder / name) for name in ("evaluation.json", "report.html")),
+        then=(f"finetune predict{options} --text '...'",),
+    )
+
+
+def decided(records: Sequence[Document], texts: Sequence[str]) -> Page:
+    """Return the page of decisions on texts that were typed in."""
+    rows = tuple(
+        (
+            shorten(text, TEXT_WIDTH),
+            record["decision"],
+            "" if record["abstain_reason"] == "none" else record["abstain_reason"],
+            percent(record["confidence"]),
+            ", ".join(record["prediction_set"] or ()),
+        )
+        for text, record in zip(texts, records, strict=True)
+    )
+    said = [
+        f"{shorten(text, TEXT_WIDTH)}: {record['rationale']}"
+        for text, record in zip(texts, records, strict=True)
+        if record["rationale"]
+    ]
+    # The guarantees of all answers are one sentence, and so are those of all abstentions.
+    statements = dict.fromkeys(record["guarantee"]["statement"] for record in records if record["guarantee"])
+    table = Table(("text", "decision", "reason", "confidence", "shortlist"), rows, frozenset({3}))
+    return Page(f"Decided {plural(len(records), 'text')}", tables=(table,), said=(*said, *statements))
+
+
+def predicted(document: Document) -> Page:
+    """Return the page of a file of predictions; rejected rows were named as they were met."""
+    reasons = tuple((f"  {reason}", count(rows)) for reason, rows in document["abstentions"].items())
+    rejects = len(document["rejects"])
+    return Page(
+        f"Decided {plural(document['rows'], 'row')}",
+        (
+            *([("kept from an earlier call", count(document["continued"]))] if document["continued"] else []),
+            ("answered", count(document["answered"])),
+            ("handed over", count(sum(document["abstentions"].values()))),
+            *reasons,
+        ),
+        notes=(f"{plural(rejects, 'row')} could not be read or scored; see above",) if rejects else (),
+        written=(document["output"],),
+    )
+
+
+def _label_table(
+    headings: tuple[str, ...], rows: Mapping[str, tuple[str, ...]], *last: tuple[str, ...]
+) -> Table:
+    listed = [(shorten(label, LABEL_WIDTH), *cells) for label, cells in rows.items()]
+    if len(listed) > MOST_LABELS:
+        rest = f"and {plural(len(listed) - MOST_LABELS, 'more label')}"
+        listed = [*listed[:MOST_LABELS], (rest, *[""] * (len(headings) - 1))]
+    return Table(headings, (*listed, *last), frozenset(range(1, len(headings))))

@@ -1,0 +1,238 @@
+"""Composition root: the only place that names adapters.
+
+Every adapter and use case is imported when it is first asked for, so that building a container costs
+nothing and a command loads what it uses.  Put another adapter in its place with one line::
+
+    container = Container(progress=SilentProgress())
+    container.models.override(MyModelOpener())
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dependency_injector import containers, providers
+
+from finetune.domain.errors import MissingExtra
+
+if TYPE_CHECKING:
+    from finetune.application.calibrate import Calibrate
+    from finetune.application.config import ProjectConfig
+    from finetune.application.demo import Demo, ProjectWriter
+    from finetune.application.evaluate import Evaluate
+    from finetune.application.initialise import Init
+    from finetune.application.labels_file import LabelsFile
+    from finetune.application.ports import (
+        Clock,
+        EncoderOpener,
+        ExampleSource,
+        LogOpener,
+        ModelOpener,
+        Progress,
+        ReportWriter,
+        SinkOpener,
+        StoreOpener,
+        Trainer,
+    )
+    from finetune.application.predict import Predict
+    from finetune.application.prepare import Prepare
+    from finetune.application.train import Train
+
+EMBEDDED_MODEL = "embedded"
+_HF_PACKAGES = {"torch", "transformers", "peft", "accelerate", "safetensors", "tokenizers"}
+
+
+def resolve_model(model_id: str) -> str:
+    """Return the folder of the shipped base model for ``embedded``, any other id unchanged.
+
+    Examples
+    --------
+    >>> resolve_model("Qwen/Qwen2.5-7B")
+    'Qwen/Qwen2.5-7B'
+    """
+    if model_id != EMBEDDED_MODEL:
+        return model_id
+    from finetune.adapters.embedded.base import model_folder
+
+    return str(model_folder())
+
+
+@contextmanager
+def _hf_extra(needed_for: str) -> Iterator[None]:
+    # These adapters import torch and its company as modules, so that this is where their absence shows.
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] in _HF_PACKAGES:
+            raise MissingExtra("hf", needed_for) from error
+        raise
+
+
+def _read_config(path: Path, overrides: Sequence[str] = ()) -> ProjectConfig:
+    from finetune.adapters.files.settings import load_config
+
+    return load_config(path, overrides)
+
+
+def _read_run_config(run_folder: Path, overrides: Sequence[str] = ()) -> ProjectConfig:
+    from finetune.adapters.files.settings import load_run_config
+
+    return load_run_config(run_folder, overrides)
+
+
+def _read_labels(path: Path) -> LabelsFile:
+    from finetune.adapters.files.settings import load_labels
+
+    return load_labels(path)
+
+
+def _source() -> ExampleSource:
+    from finetune.adapters.data.sources import FileSource
+
+    return FileSource()
+
+
+def _sinks() -> SinkOpener:
+    from finetune.adapters.data.sinks import open_sink
+
+    return open_sink
+
+
+def _stores() -> StoreOpener:
+    from finetune.adapters.files.store import FolderStore
+
+    return FolderStore
+
+
+def _logs() -> LogOpener:
+    from finetune.adapters.files.log import JsonlLog
+
+    return JsonlLog
+
+
+def _clock() -> Clock:
+    from finetune.adapters.files.clock import SystemClock
+
+    return SystemClock()
+
+
+def _report() -> ReportWriter:
+    from finetune.adapters.reports.html import HtmlReport
+
+    return HtmlReport()
+
+
+def _project() -> ProjectWriter:
+    from finetune.adapters.embedded.project import EmbeddedProject
+
+    return EmbeddedProject()
+
+
+def _trainer(resolve: Callable[[str], str]) -> Trainer:
+    with _hf_extra("training"):
+        from finetune.adapters.hf.trainer import HfTrainer
+    return HfTrainer(resolve)
+
+
+def _models(resolve: Callable[[str], str]) -> ModelOpener:
+    with _hf_extra("loading a model"):
+        from finetune.adapters.hf.model import HfModelOpener
+    return HfModelOpener(resolve)
+
+
+def _encoders(resolve: Callable[[str], str]) -> EncoderOpener:
+    with _hf_extra("loading a tokeniser"):
+        from finetune.adapters.hf.encoder import EncoderOpener as HfEncoderOpener
+    return HfEncoderOpener(resolve)
+
+
+def _init(**ports: Any) -> Init:
+    from finetune.application.initialise import Init
+
+    return Init(**ports)
+
+
+def _prepare(**ports: Any) -> Prepare:
+    from finetune.application.prepare import Prepare
+
+    return Prepare(**ports)
+
+
+def _train(**ports: Any) -> Train:
+    from finetune.application.train import Train
+
+    return Train(**ports)
+
+
+def _calibrate(**ports: Any) -> Calibrate:
+    from finetune.application.calibrate import Calibrate
+
+    return Calibrate(**ports)
+
+
+def _evaluate(**ports: Any) -> Evaluate:
+    from finetune.application.evaluate import Evaluate
+
+    return Evaluate(**ports)
+
+
+def _predict(**ports: Any) -> Predict:
+    from finetune.application.predict import Predict
+
+    return Predict(**ports)
+
+
+def _demo(**ports: Any) -> Demo:
+    from finetune.application.demo import Demo
+
+    return Demo(**ports)
+
+
+class Container(containers.DeclarativeContainer):
+    """Adapters and use cases, wired; ``progress`` must be given."""
+
+    progress: providers.Provider[Progress] = providers.Dependency()
+    resolve_model = providers.Object(resolve_model)
+
+    read_config = providers.Callable(_read_config)
+    read_run_config = providers.Callable(_read_run_config)
+    read_labels = providers.Callable(_read_labels)
+
+    source = providers.Factory(_source)
+    sinks = providers.Factory(_sinks)
+    stores = providers.Factory(_stores)
+    logs = providers.Factory(_logs)
+    clock = providers.Factory(_clock)
+    report = providers.Factory(_report)
+    project = providers.Factory(_project)
+    trainer = providers.Factory(_trainer, resolve_model)
+    models = providers.Factory(_models, resolve_model)
+    encoders = providers.Factory(_encoders, resolve_model)
+
+    init = providers.Factory(_init, source=source, stores=stores)
+    prepare = providers.Factory(
+        _prepare, source=source, stores=stores, encoders=encoders, progress=progress, clock=clock
+    )
+    train = providers.Factory(
+        _train, trainer=trainer, stores=stores, logs=logs, progress=progress, clock=clock
+    )
+    calibrate = providers.Factory(_calibrate, models=models, stores=stores, progress=progress, clock=clock)
+    evaluate = providers.Factory(
+        _evaluate, models=models, stores=stores, report=report, progress=progress, clock=clock
+    )
+    predict = providers.Factory(
+        _predict, models=models, stores=stores, source=source, sinks=sinks, progress=progress
+    )
+    demo = providers.Factory(
+        _demo,
+        project=project,
+        prepare=prepare,
+        train=train,
+        calibrate=calibrate,
+        evaluate=evaluate,
+        predict=predict,
+        progress=progress,
+    )

@@ -1,0 +1,180 @@
+import numpy as np
+import pytest
+from tests.fake_models import posterior
+from tests.unit.application.world import make_world
+
+from finetune.application.certificate import read_certificate
+from finetune.application.decision_rule import certified_rule
+from finetune.application.ports import LabelScores
+from finetune.domain.checks import log_softmax
+from finetune.domain.errors import (
+    InfeasibleGuarantee,
+    InsufficientData,
+    IntegrityError,
+    InvalidInput,
+)
+
+
+def true_rates(world, certificate, n=4000):
+    """Exact expected coverage and error among answered over fresh texts: no labels are drawn."""
+    outcomes = certificate.outcomes
+    p = np.array([posterior(f"fresh {i}", len(outcomes)) for i in range(n)])
+    p /= p.sum(axis=1, keepdims=True)
+    logits = log_softmax(world.models.sharpness * np.log(p))
+    scores = LabelScores(logits, np.zeros(n), np.zeros(n, dtype=np.int64))
+    rulings = certified_rule(certificate).apply(scores)
+    answered = rulings.answered
+    right = p[np.arange(n), np.minimum(rulings.proposals, len(outcomes) - 1)]
+    error = (1 - right[answered]).mean() if answered.any() else 0.0
+    return (p * rulings.sets).sum(axis=1).mean(), error, answered.mean()
+
+
+def test_temperature_undoes_the_overconfidence_of_the_model():
+    certificate = make_world(sharpness=2.0).calibrate()
+    assert certificate.temperature.value == pytest.approx(2.0, abs=0.25)
+    assert certificate.temperature.log_loss_after < certificate.temperature.log_loss_before
+
+
+def test_guarantees_hold_for_the_known_posterior():
+    """Over draws of calibration rows: coverage on average, error with a probability of at least 1 - delta."""
+    level, draws = 0.08, 40
+    coverage, errors, answered = [], [], []
+    for seed in range(draws):
+        world = make_world(
+            seed,
+            abstention=False,
+            sizes={"validation": 100, "calibration": 600, "test": 1},
+            risk={"level": level, "delta": 0.1},
+        )
+        costs = world.labels.costs.model_copy(update={"abstain": 0.9})
+        certificate = world.calibrate(labels=world.labels.model_copy(update={"costs": costs}))
+        found = true_rates(world, certificate, n=1500)
+        coverage.append(found[0])
+        errors.append(found[1])
+        answered.append(found[2])
+        if seed < 3:
+            risk = certificate.selective.model_copy(update={"threshold": None})
+            everything = certificate.model_copy(update={"selective": risk})
+            assert true_rates(world, everything, n=1500)[1] > level, (
+                "without a threshold the bound would break"
+            )
+    # Mean of 40 draws of Beta(271, 30): its standard error is 0.003; 1,500 texts add 0.003.
+    assert np.mean(coverage) == pytest.approx(271 / 301, abs=0.015)
+    assert sum(error > level for error in errors) <= 9  # P(Bin(40, 0.1) > 9) = 0.005
+    assert np.mean(answered) > 0.5, "the bound is not met by answering nothing"
+
+
+@pytest.mark.parametrize("abstention", [True, False])
+def test_the_written_certificate_is_the_returned_one(abstention):
+    world = make_world(abstention=abstention)
+    certificate = world.calibrate()
+    read = read_certificate(world.run.read_json("calibration.json"), "x")
+    assert read == certificate
+    assert read.hash == certificate.hash
+    assert certificate.outcomes[-1] == ("abstain" if abstention else "card_lost")
+    world.run.verify("adapter", "calibration.json", "README.md", "scores_calibration.jsonl")
+
+
+def test_the_counts_are_those_of_the_halves_and_the_rule_reproduces_them():
+    world = make_world(sizes={"calibration": 801})
+    certificate = world.calibrate()
+    assert certificate.data.conformal_rows == certificate.conformal.n == 401
+    assert certificate.data.selective_rows == certificate.selective.n == 400
+    assert certificate.selective.errors <= certificate.selective.answered <= 400
+    assert certificate.selective.upper_bound <= world.config.risk.level
+    rows = list(world.run.read_rows("scores_calibration.jsonl"))
+    assert len(rows) == 801
+    assert set(rows[0]) == {"id", "label", "log_probabilities", "label_mass", "removed_chars"}
+
+
+def test_calibrating_twice_gives_the_same_certificate():
+    world = make_world()
+    assert world.calibrate() == world.calibrate()
+
+
+def test_five_calibration_rows_give_whole_sets_and_no_promise_of_an_error():
+    world = make_world(sizes={"calibration": 5})
+    with pytest.raises(InfeasibleGuarantee, match=r"risk\.on_infeasible: abstain") as caught:
+        world.calibrate()
+    assert caught.value.needed >= 22
+    assert not world.run.exists("calibration.json")
+
+
+def test_five_calibration_rows_hand_everything_over_where_that_is_asked_for():
+    world = make_world(sizes={"calibration": 5}, risk={"on_infeasible": "abstain"})
+    certificate = world.calibrate()
+    assert certificate.conformal.covers_everything
+    assert certificate.conformal.threshold is None
+    assert "tells nothing" in certificate.conformal.statement
+    assert not certificate.selective.feasible
+    assert "every message is handed to a person" in certificate.selective.statement
+    coverage, _, answered = true_rates(make_world(), certificate, n=50)
+    assert answered == 0.0
+    assert coverage == pytest.approx(1.0)
+
+
+def test_one_calibration_row_is_refused():
+    with pytest.raises(InsufficientData, match="at least two rows"):
+        make_world(sizes={"calibration": 1}).calibrate()
+
+
+def test_without_validation_rows_the_temperature_stays_one():
+    certificate = make_world(sizes={"validation": 0}).calibrate()
+    assert certificate.temperature.value == 1.0
+    assert "no validation rows" in certificate.temperature.note
+
+
+def test_a_temperature_that_the_rows_do_not_determine_stays_one():
+    world = make_world()
+    rows = [
+        row
+        for row in world.prepared.read_rows("validation.jsonl")
+        if row["label"] == max(row["metadata"]["posterior"], key=row["metadata"]["posterior"].get)
+    ]
+    world.rewrite("validation", rows)
+    certificate = world.calibrate()
+    assert certificate.temperature.value == 1.0
+    assert "determine no temperature" in certificate.temperature.note
+
+
+def test_costs_may_change_after_training():
+    world = make_world()
+    dearer = world.labels.model_copy(
+        update={"costs": world.labels.costs.model_copy(update={"abstain": 0.01})}
+    )
+    before, after = world.calibrate(), world.calibrate(labels=dearer)
+    assert after.costs.abstain == 0.01
+    assert after.selective.answered < before.selective.answered
+
+
+def test_a_run_that_was_not_trained_is_refused():
+    world = make_world()
+    for key in [key for key in world.stores.files if "adapter" in key]:
+        del world.stores.files[key]
+    with pytest.raises(InvalidInput, match="finetune train"):
+        world.calibrate()
+
+
+def test_a_changed_adapter_is_refused():
+    world = make_world()
+    world.run.write_text("adapter/adapter_model.safetensors", "other weights")
+    with pytest.raises(IntegrityError):
+        world.calibrate()
+
+
+def test_only_the_rows_that_the_run_was_trained_beside_are_accepted():
+    world = make_world()
+    made_for = world.prepared.read_json("manifest.json")["made_for"]
+    world.prepared.seal({"made_for": made_for, "note": "the same rows, prepared again"})
+    world.with_config(risk={"on_infeasible": "abstain"}).calibrate()
+    rows = list(world.prepared.read_rows("calibration.jsonl"))
+    world.prepared.write_examples("calibration.jsonl", rows[1:])
+    world.prepared.seal({"made_for": made_for})
+    with pytest.raises(IntegrityError, match="not those that the run was trained on"):
+        world.calibrate()
+
+
+def test_progress_counts_every_row():
+    world = make_world(sizes={"validation": 7, "calibration": 200})
+    world.with_config(risk={"on_infeasible": "abstain"}).calibrate()
+    assert [(task.total, task.done) for task in world.progress.tasks] == [(7, 7), (200, 200)]
