@@ -107,6 +107,10 @@ class MemoryStore:
         for line in self._text(name).splitlines():
             yield self._object(line)
 
+    def remove(self, name: str) -> None:
+        for key in self._names(name):
+            del self.files[key]
+
     def sha256(self, name: str) -> str:
         names = self._names(name)
         if not names:

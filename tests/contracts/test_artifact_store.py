@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
+from tests.fakes import MemoryStores
 
-from fakes import MemoryStores
 from finetune.adapters.files import store as store_module
 from finetune.adapters.files.store import FolderStore
 from finetune.domain.errors import IntegrityError, InvalidInput
@@ -51,6 +51,15 @@ def test_damaged_json_is_an_integrity_error(store, content):
     store.write_text("a.json", content)
     with pytest.raises(IntegrityError):
         store.read_json("a.json")
+
+
+def test_what_is_removed_is_gone_and_nothing_else(store):
+    for name in ("a.json", "sub/a.json", "sub/b.json", "subway.json"):
+        store.write_json(name, {"x": 1})
+    store.remove("a.json")
+    store.remove("sub")
+    store.remove("never-there")
+    assert [store.exists(name) for name in ("a.json", "sub", "subway.json")] == [False, False, True]
 
 
 def test_missing_file_has_a_remedy(store):

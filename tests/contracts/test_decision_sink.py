@@ -8,8 +8,8 @@ import json
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.fakes import MemorySinks
 
-from fakes import MemorySinks
 from finetune.adapters.data.sinks import CSV_COLUMNS, open_sink
 from finetune.domain.decisions import DecisionRecord, ModelReference
 from finetune.domain.errors import InvalidInput

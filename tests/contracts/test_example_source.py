@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.fakes import FakeSource
 
-from fakes import FakeSource
 from finetune.adapters.data.sources import FileSource
 from finetune.application.config import Columns, DataFile
 from finetune.application.ports import BadRow, RawRow

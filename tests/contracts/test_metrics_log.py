@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
+from tests.fakes import FakeClock, MemoryLog
 
-from fakes import FakeClock, MemoryLog
 from finetune.adapters.files.clock import SystemClock
 from finetune.adapters.files.log import JsonlLog
 from finetune.domain.errors import InvalidInput

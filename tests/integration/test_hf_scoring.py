@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from tests.contracts.scorer_contract import SCORER_CASES, WRITER_CASES
+from tests.tiny_models import ARCHITECTURES, save_tiny
 
-from contracts.scorer_contract import SCORER_CASES, WRITER_CASES
 from finetune.adapters.hf.model import HfDecisionModel, HfModelOpener
 from finetune.application.config import ProjectConfig
 from finetune.domain.errors import IntegrityError, InvalidInput
 from finetune.domain.labels import Abstention, Label, LabelSet
 from finetune.domain.prompts import default_prompt
-from tiny_models import ARCHITECTURES, save_tiny
 
 LABELS = LabelSet(
     "Cards",

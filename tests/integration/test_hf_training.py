@@ -13,6 +13,7 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
+from tests.tiny_models import ARCHITECTURES, save_tiny
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from finetune.adapters.hf.batches import IGNORED, AnswerCollator, EncodedRows, LengthGroupedSampler
@@ -28,7 +29,6 @@ from finetune.domain.errors import IntegrityError, InvalidInput
 from finetune.domain.examples import Example
 from finetune.domain.labels import Abstention, Label, LabelSet
 from finetune.domain.prompts import answer_text, default_prompt
-from tiny_models import ARCHITECTURES, save_tiny
 
 LABELS = LabelSet("Cards", (Label("card"), Label("lost"), Label("late")), Abstention("undecidable"))
 PROMPT = default_prompt(LABELS)
@@ -206,7 +206,7 @@ KILLED = """
 import sys
 sys.path.insert(0, {tests!r})
 from pathlib import Path
-import integration.test_hf_training as t
+import tests.integration.test_hf_training as t
 config = t.configure(Path({model!r}))
 t.train(config, Path({run!r}), log=t.Log(kill_at={step}))
 """
@@ -216,7 +216,7 @@ TWO_PROCESSES = """
 import sys
 sys.path.insert(0, {tests!r})
 from pathlib import Path
-import integration.test_hf_training as t
+import tests.integration.test_hf_training as t
 config = t.configure(Path({model!r}), lora={{"dropout": 0.0}}, training={{"per_device_batch_size": 1}})
 t.train(config, Path({run!r}))
 """
@@ -227,7 +227,7 @@ def test_two_processes_train_what_one_trains(tiny, tmp_path):
     alone = train(configure(tiny, lora={"dropout": 0.0}), tmp_path / "alone")
     run, script = tmp_path / "two", tmp_path / "two.py"
     script.write_text(
-        TWO_PROCESSES.format(tests=str(Path(__file__).parents[1]), model=str(tiny), run=str(run))
+        TWO_PROCESSES.format(tests=str(Path(__file__).parents[2]), model=str(tiny), run=str(run))
     )
     subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)],
@@ -251,7 +251,7 @@ def test_killed_and_resumed_training_ends_with_the_same_bits(tiny, tmp_path, ste
     config = configure(tiny)
     whole = train(config, tmp_path / "whole")
     run = tmp_path / "killed"
-    script = KILLED.format(tests=str(Path(__file__).parents[1]), model=str(tiny), run=str(run), step=step)
+    script = KILLED.format(tests=str(Path(__file__).parents[2]), model=str(tiny), run=str(run), step=step)
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert ended.returncode == -signal.SIGKILL, ended.stderr
     assert not (run / "adapter").exists()

@@ -131,7 +131,7 @@ class Demo:
         self.progress.say("2/5 train: LoRA on the small model that comes with the package")
         trained = self.train(config, labels)
         self.progress.say("3/5 calibrate: temperature, prediction sets, threshold")
-        certificate = self.calibrate(config)
+        certificate = self.calibrate(config, labels)
         self.progress.say("4/5 evaluate: test messages, with and without the adapter")
         evaluation = self.evaluate(config, base=True)
         self.progress.say("5/5 predict: new messages, with rationales")

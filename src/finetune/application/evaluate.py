@@ -82,6 +82,8 @@ class Evaluate:
                 "test_hash": prepared.sha256("test.jsonl"),
             },
         )
+        # An old page beside new numbers would mislead, should the new page not come about.
+        run.store.remove("report.html")
         run.store.write_json("evaluation.json", report.document())
         run.finish()
         run.store.write_text("report.html", self.report.render(report.document()))

@@ -20,5 +20,7 @@ def calibrate(
     """Fit the thresholds on unseen rows and write the certificate."""
     session = open_session(context, as_json=as_json, quiet=quiet)
     settings = read_config(session, config, overrides, run)
-    document = session.container.calibrate()(settings).document()
+    # A project's label file may hold newer costs; a run named by its folder has those of its training.
+    labels = session.container.read_labels(settings.labels) if run is None else None
+    document = session.container.calibrate()(settings, labels).document()
     session.finish(document, calibrated(document, settings, run_options(config, run, overrides)))

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+from tests.fakes import FakeClock, FakeProgress, FakeSource, MemoryStores, open_word_encoder
 
-from fakes import FakeClock, FakeProgress, FakeSource, MemoryStores, open_word_encoder
 from finetune.adapters.data.sources import FileSource
 from finetune.adapters.files.settings import load_config, load_labels
 from finetune.adapters.files.store import FolderStore

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.fakes import FakeClock, FakeProgress, FakeSource, MemoryStores, WordEncoder, open_word_encoder
 
-from fakes import FakeClock, FakeProgress, FakeSource, MemoryStores, WordEncoder, open_word_encoder
 from finetune.adapters.data.sources import FileSource
 from finetune.adapters.files.store import FolderStore
 from finetune.application.config import ProjectConfig

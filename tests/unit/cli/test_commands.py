@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.fake_models import FakeModels, draw_rows
 from typer.testing import Result
 
-from fake_models import FakeModels, draw_rows
 from finetune.application.config import ProjectConfig
 from finetune.application.ports import EncodedExample, MetricsLog, Progress, TrainingJob, TrainingOutcome
 from finetune.cli.console import SilentProgress

@@ -61,7 +61,9 @@ def quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _explain(error: Exception, model_id: str, local: bool) -> FinetuneError:
+def explain_failure(error: Exception, model_id: str, source: str) -> FinetuneError:
+    """Turn what transformers raised on loading into an error that says what to do."""
+    local = Path(source).is_dir()
     reason = str(error).strip().splitlines()
     first = reason[0] if reason else type(error).__name__
     remedy = (
@@ -85,13 +87,12 @@ def load_tokenizer(config: ProjectConfig, resolve: ResolveModel) -> PreTrainedTo
     """
     name = config.tokenizer_id or config.model_id
     source = resolve(name)
-    local = Path(source).is_dir()
     try:
         return AutoTokenizer.from_pretrained(
             source, revision=config.revision, trust_remote_code=config.trust_remote_code
         )
     except (OSError, ValueError, KeyError, json.JSONDecodeError) as error:
-        raise _explain(error, name, local) from error
+        raise explain_failure(error, name, source) from error
 
 
 def load_base(config: ProjectConfig, resolve: ResolveModel, precision: str) -> PreTrainedModel:
@@ -107,7 +108,6 @@ def load_base(config: ProjectConfig, resolve: ResolveModel, precision: str) -> P
         A local folder is damaged.
     """
     source = resolve(config.model_id)
-    local = Path(source).is_dir()
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     try:
         with quiet():
@@ -119,7 +119,7 @@ def load_base(config: ProjectConfig, resolve: ResolveModel, precision: str) -> P
                 use_safetensors=True,
             )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise _explain(error, config.model_id, local) from error
+        raise explain_failure(error, config.model_id, source) from error
     model.eval()
     return model
 

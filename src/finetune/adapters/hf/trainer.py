@@ -24,6 +24,7 @@ from finetune.adapters.hf.architectures import assert_adapted, choose_target_mod
 from finetune.adapters.hf.batches import AnswerCollator, EncodedRows, LengthGroupedSampler
 from finetune.adapters.hf.checkpoints import latest_checkpoint
 from finetune.adapters.hf.encoder import HfEncoder
+from finetune.adapters.hf.estimate import estimate_size
 from finetune.adapters.hf.loading import ResolveModel, choose_precision, load_base, load_tokenizer, quiet
 from finetune.adapters.hf.objective import AnswerTrainer
 from finetune.adapters.hf.reporting import Reporting, Silence
@@ -74,6 +75,7 @@ class HfTrainer:
             resume_from = latest_checkpoint(checkpoints) if job.resume else None
             if main:
                 _remember(job.config, checkpoints)
+        progress.say(estimate_size(job.config, self._resolve, precision).sentence())
         set_seed(settings.seed)
         tokenizer = load_tokenizer(job.config, self._resolve)
         encoder = HfEncoder(tokenizer, job.labels, job.prompt, settings.max_length)
@@ -82,10 +84,8 @@ class HfTrainer:
         model, targets = self._wrap(job.config, precision)
         counts = assert_adapted(model, targets)
         trainable, total = model.get_nb_trainable_parameters()
-        progress.say(
-            f"adapting {trainable:,} of {total:,} parameters in {precision}: "
-            + ", ".join(f"{count} {name}" for name, count in counts.items())
-        )
+        adapted = ", ".join(f"{count} {name}" for name, count in counts.items())
+        progress.say(f"adapting in {precision}: {adapted}")
         if job.config.trust_remote_code:
             progress.say("trust_remote_code is on: code from the model's repository is being run")
         model.to(arguments.device)

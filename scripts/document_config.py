@@ -1,0 +1,254 @@
+"""Write ``docs/configuration.md`` from the configuration models.
+
+    python scripts/document_config.py
+
+Keys, types and defaults come from the models, so they cannot differ from what the program reads.  What a key means
+stands here; a key without a meaning, or a meaning without a key, is an error.
+"""
+
+from __future__ import annotations
+
+import json
+import types
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from finetune.application.config import ProjectConfig
+from finetune.application.labels_file import LabelsFile
+
+TARGET = Path(__file__).parents[1] / "docs" / "configuration.md"
+
+CONFIG_MEANINGS = {
+    "version": "Version of this format.",
+    "name": "Name of the run: data go to `artifacts/data/<name>`, results to `artifacts/runs/<name>`.",
+    "model_id": (
+        "Base model: a hub id, a local folder, or `embedded` for the small model that is "
+        "shipped. See [models](models.md)."
+    ),
+    "revision": "Commit, tag or branch of the hub repository; null: its current main branch.",
+    "tokenizer_id": "Where the tokeniser comes from; null: from `model_id`.",
+    "trust_remote_code": (
+        "Run Python code from the model's repository. Only for repositories that you have read."
+    ),
+    "target_modules": "Layers that LoRA adapts, by the last part of their name; `auto`: by architecture.",
+    "labels": "The labels file.",
+    "artifacts": "Folder below which everything is written.",
+    "data.files": "Input files: paths, or mappings with `path` and `split`.",
+    "data.files[].path": "A `.jsonl`, `.csv` or `.parquet` file.",
+    "data.files[].split": "Split of all rows of this file; null: they are divided.",
+    "data.columns.id": "Column with the id; null, or missing in the data: an id is made from text and label.",
+    "data.columns.text": "Column with the text.",
+    "data.columns.label": "Column with the label: a name or an alias of the labels file, or `abstain`.",
+    "data.columns.rationale": "Column that says why the label is right; optional in the data.",
+    "data.columns.split": "Column that pins a row to a split; optional in the data.",
+    "data.on_bad_row": (
+        "`error`: stop and list the rows that cannot be used; `skip`: leave them out and list them."
+    ),
+    "data.max_text_chars": (
+        "Characters of a text; a longer one is a bad row, and is handed over when predicting."
+    ),
+    "data.split.train": "Share of training rows among the rows that nothing pins.",
+    "data.split.validation": "Share of validation rows: early stopping and temperature.",
+    "data.split.calibration": "Share of calibration rows: the thresholds. One half for each.",
+    "data.split.test": "Share of test rows: `evaluate` only.",
+    "data.near_duplicate_threshold": (
+        "Jaccard similarity from which two texts count as one; null: only equal ones."
+    ),
+    "data.seed": "Seed of the division into splits, of the two halves and of bootstrap draws.",
+    "prompt.system": "The instruction; null: written from the labels file.",
+    "prompt.template": "The user message; must hold `{text}` once.",
+    "prompt.list_labels": "Name every label in the instruction. Only where `prompt.system` is null.",
+    "prompt.descriptions": "Add what each label means. Only where `prompt.system` is null.",
+    "lora.r": "Rank of the adapter.",
+    "lora.alpha": "Scale: the update is multiplied by alpha / r.",
+    "lora.dropout": "Dropout on the adapter's input while training.",
+    "training.learning_rate": "Highest learning rate.",
+    "training.per_device_batch_size": "Rows of one forward on one device.",
+    "training.gradient_accumulation_steps": "Forwards of one optimiser step.",
+    "training.epochs": "Passes over the training rows.",
+    "training.max_steps": "Optimiser steps; null: as many as the epochs take.",
+    "training.max_length": (
+        "Tokens of prompt and answer together. Only the text is ever shortened; a text that is "
+        "shortened when predicting is handed over."
+    ),
+    "training.warmup": "Share of the steps over which the learning rate rises.",
+    "training.lr_scheduler": "Course of the learning rate after the warm-up.",
+    "training.weight_decay": "Weight decay of AdamW.",
+    "training.max_grad_norm": "Gradients are scaled down to this norm.",
+    "training.bf16": "Compute in bfloat16; `auto`: on GPUs that support it. Also holds for scoring.",
+    "training.gradient_checkpointing": "Recompute activations in the backward pass: less memory, more time.",
+    "training.early_stopping.enabled": "Stop when the validation log loss no longer falls.",
+    "training.early_stopping.patience": "Evaluations without improvement before stopping.",
+    "training.early_stopping.min_delta": "Smallest fall of the log loss that counts as improvement, in nats.",
+    "training.evaluations_per_epoch": "How often validation rows are scored and a checkpoint is saved.",
+    "training.max_validation_rows": (
+        "Validation rows that training looks at; null: all. The temperature always takes all."
+    ),
+    "training.json_samples": (
+        "Answers generated freely at each evaluation to see whether they are valid JSON; 0: none."
+    ),
+    "training.logging_steps": "Steps between two entries of the training loss.",
+    "training.save_total_limit": "Checkpoints kept while training.",
+    "training.seed": "Seed of weights, dropout and order of rows.",
+    "abstention_loss.enabled": "Not in this version.",
+    "abstention_loss.confidence_threshold": "Read and ignored.",
+    "abstention_loss.abstention_penalty": "Read and ignored.",
+    "abstention_loss.uncertainty_weight": "Read and ignored.",
+    "calibration_monitoring.enabled": "Not in this version; ECE and MCE are always reported.",
+    "calibration_monitoring.adjustment_threshold": "Read and ignored.",
+    "calibration_monitoring.lr_reduction_factor": "Read and ignored.",
+    "conformal.method": (
+        "`lac`: the smallest sets; `aps`: sets that adapt to difficulty, see [0011](adr/0011-aps-ties.md)."
+    ),
+    "conformal.alpha": "A prediction set misses the right outcome with at most this probability.",
+    "risk.level": "Largest error rate among answered messages.",
+    "risk.delta": "Largest probability, over the draw of calibration rows, that `risk.level` is broken.",
+    "risk.on_infeasible": (
+        "Where the error rate cannot be promised: `error` stops, `abstain` hands everything over."
+    ),
+    "risk.abstain_on_ambiguous_set": "Hand over where the prediction set holds more than one outcome.",
+    "prediction.batch_size": "Prompts of one forward.",
+    "prediction.rationale": "Write a rationale after each decision; it cannot change the decision.",
+    "prediction.max_rationale_tokens": "Cap on the tokens of a rationale.",
+}
+LABELS_MEANINGS = {
+    "version": "Version of this format.",
+    "task": "What is decided; the instruction begins with it.",
+    "labels": "At least two labels.",
+    "labels[].name": "What the model answers and the records show.",
+    "labels[].description": "What the label means, in one sentence; part of the instruction.",
+    "labels[].aliases": "Other spellings in the data; read as this label, never written.",
+    "abstain": "Abstention as an outcome of the model; left out of a run whose data have no example of it.",
+    "abstain.description": "What counts as not decidable or out of scope.",
+    "abstain.aliases": "Other spellings in the data.",
+    "costs.default": "Cost of a wrong decision.",
+    "costs.abstain": "Cost of handing over a message that has a label.",
+    "costs.pairs": "Cost of single cells: `{true: {decided: cost}}`.",
+}
+
+INTRODUCTION = """\
+# Configuration
+
+<!-- Written by scripts/document_config.py; change the models or the meanings there. -->
+
+Two YAML files describe a run. Unknown keys are errors. Paths are relative to the folder in which `finetune` is
+started. `finetune init FOLDER` writes both files with comments.
+
+Any key of the first file can be changed for one command: `--set lora.r=8`, `--set data.files.0.path=other.csv`. Of a
+run named with `--run`, only `conformal`, `risk` and `prediction` can be changed; the rest belongs to the adapter.
+The thresholds of `conformal` and `risk` take effect when `finetune calibrate` runs.
+"""
+
+
+class Key(NamedTuple):
+    """One line of the table."""
+
+    name: str
+    type: str
+    default: str
+
+
+def keys_of(model: type[BaseModel], prefix: str = "") -> Iterator[Key]:
+    """Yield the keys of a model, those of its sections in their place."""
+    for name, field in model.model_fields.items():
+        path = prefix + name
+        kind = field.annotation
+        inner = _model(kind)
+        if inner is None or _repeats(kind) or not _section(field):
+            yield Key(path, _type(kind, field), _default(field))
+        if inner is not None:
+            yield from keys_of(inner, f"{path}[]." if _repeats(kind) else f"{path}.")
+
+
+def configuration_page() -> str:
+    """Return the whole page."""
+    parts = [INTRODUCTION]
+    for title, model, meanings in (
+        ("configs/llm_lora.yaml", ProjectConfig, CONFIG_MEANINGS),
+        ("configs/labels.yaml", LabelsFile, LABELS_MEANINGS),
+    ):
+        keys = list(keys_of(model))
+        names = {key.name for key in keys}
+        if names != set(meanings):
+            raise SystemExit(f"{title}: keys and meanings differ: {sorted(names ^ set(meanings))}")
+        lines = [f"## {title}", "", "| key | type | default | meaning |", "| --- | --- | --- | --- |"]
+        lines += [f"| `{key.name}` | {key.type} | {key.default} | {meanings[key.name]} |" for key in keys]
+        parts.append("\n".join(lines) + "\n")
+    return "\n".join(parts)
+
+
+def _parts(kind: Any) -> tuple[Any, ...]:
+    """Return the members of a union, or the type itself, without annotations."""
+    while get_origin(kind) is Annotated:
+        kind = get_args(kind)[0]
+    return get_args(kind) if get_origin(kind) in (Union, types.UnionType) else (kind,)
+
+
+def _repeats(kind: Any) -> bool:
+    return any(get_origin(part) is tuple for part in _parts(kind))
+
+
+def _model(kind: Any) -> type[BaseModel] | None:
+    for part in _parts(kind):
+        if get_origin(part) is tuple:
+            return _model(get_args(part)[0])
+        if isinstance(part, type) and issubclass(part, BaseModel):
+            return part
+    return None
+
+
+def _section(field: FieldInfo) -> bool:
+    """Whether a key only groups others: it is never absent."""
+    return len(_parts(field.annotation)) == 1
+
+
+def _type(kind: Any, field: FieldInfo | None = None) -> str:
+    names = " or ".join(_name(part) for part in _parts(kind))
+    return f"{names}, {limits}" if field is not None and (limits := _limits(field)) else names
+
+
+def _name(kind: Any) -> str:
+    origin = get_origin(kind)
+    if origin is Annotated:
+        return _type(kind)
+    if origin is Literal:
+        return " or ".join(f"`{json.dumps(value).strip(chr(34))}`" for value in get_args(kind))
+    if origin is tuple:
+        return f"list of {_type(get_args(kind)[0])}"
+    if origin is not None:
+        return "mapping"
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        return "mapping"
+    return {"NoneType": "null", "str": "text", "bool": "true or false", "int": "whole number"}.get(
+        kind.__name__, {"float": "number", "Path": "path"}.get(kind.__name__, kind.__name__)
+    )
+
+
+def _limits(field: FieldInfo) -> str:
+    signs = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
+    found = [
+        f"{sign} {getattr(rule, name):g}"
+        for rule in field.metadata
+        for name, sign in signs.items()
+        if getattr(rule, name, None) is not None
+    ]
+    return ", ".join(found)
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "required"
+    value = field.get_default(call_default_factory=True)
+    if isinstance(value, Path):
+        value = value.as_posix()
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return f"`{json.dumps(list(value) if isinstance(value, tuple) else value)}`"
+
+
+if __name__ == "__main__":
+    TARGET.write_text(configuration_page(), encoding="utf-8")
