@@ -2,8 +2,8 @@
 
     python scripts/document_config.py
 
-Keys, types and defaults come from the models, so they cannot differ from what the program reads.  What a key means
-stands here; a key without a meaning, or a meaning without a key, is an error.
+Keys, types and defaults come from the models, so they cannot differ from what the program reads.  What a
+key means stands here; a key without a meaning, or a meaning without a key, is an error.
 """
 
 from __future__ import annotations
@@ -135,12 +135,13 @@ INTRODUCTION = """\
 
 <!-- Written by scripts/document_config.py; change the models or the meanings there. -->
 
-Two YAML files describe a run. Unknown keys are errors. Paths are relative to the folder in which `finetune` is
-started. `finetune init FOLDER` writes both files with comments.
+Two YAML files describe a run. Unknown keys are errors. Paths are relative to the folder in which `finetune`
+is started. `finetune init FOLDER` writes both files with comments.
 
-Any key of the first file can be changed for one command: `--set lora.r=8`, `--set data.files.0.path=other.csv`. Of a
-run named with `--run`, only `conformal`, `risk` and `prediction` can be changed; the rest belongs to the adapter.
-The thresholds of `conformal` and `risk` take effect when `finetune calibrate` runs.
+Any key of the first file can be changed for one command: `--set lora.r=8`,
+`--set data.files.0.path=other.csv`. Of a run named with `--run`, only `conformal`, `risk` and `prediction`
+can be changed; the rest belongs to the adapter. What `conformal` and `risk` say takes effect when
+`finetune calibrate` runs.
 """
 
 
@@ -223,9 +224,15 @@ def _name(kind: Any) -> str:
         return "mapping"
     if isinstance(kind, type) and issubclass(kind, BaseModel):
         return "mapping"
-    return {"NoneType": "null", "str": "text", "bool": "true or false", "int": "whole number"}.get(
-        kind.__name__, {"float": "number", "Path": "path"}.get(kind.__name__, kind.__name__)
-    )
+    names = {
+        "NoneType": "null",
+        "str": "text",
+        "bool": "true or false",
+        "int": "whole number",
+        "float": "number",
+        "Path": "path",
+    }
+    return names[kind.__name__]
 
 
 def _limits(field: FieldInfo) -> str:

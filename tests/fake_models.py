@@ -116,6 +116,8 @@ class FakeModels:
             adapter=adapter.name if adapter is not None else "",
             adapter_hash=_hash(self.adapter_weights if adapter is not None else ""),
             prompt_hash=prompt.fingerprint(),
+            encoder_hash=config.fingerprint("tokenizer_id"),
+            precision="fp32",
         )
         sharpness = self.sharpness if adapter is not None else self.base_sharpness
         scorer = FakeScorer(labels.outcomes, sharpness, self.concentration, self.max_chars)

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from finetune.application.train import Train
 
 EMBEDDED_MODEL = "embedded"
-_HF_PACKAGES = {"torch", "transformers", "peft", "accelerate", "safetensors", "tokenizers"}
+_HF_PACKAGES = {"torch", "transformers", "peft", "accelerate", "safetensors", "tokenizers", "jinja2"}
 
 
 def resolve_model(model_id: str) -> str:

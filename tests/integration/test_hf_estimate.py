@@ -29,4 +29,4 @@ def test_checkpointing_and_precision_shrink_the_estimate(tmp_path):
     assert half.weights * 2 == plain.weights
     assert half.activations * 2 == plain.activations
     assert kept.activations * 17 == plain.activations
-    assert "GiB" in plain.sentence()
+    assert "weights 0.2 MiB" in plain.sentence()

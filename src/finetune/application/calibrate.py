@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
@@ -99,17 +99,10 @@ class Calibrate:
             threshold=-np.inf,
             abstain_on_ambiguous_set=config.risk.abstain_on_ambiguous_set,
         )
-        identity = model.identity
         certificate = Certificate(
             created=self.clock.now(),
             task=run.labels.task,
-            model=CertifiedModel(
-                base=identity.base,
-                base_hash=identity.base_hash,
-                adapter=identity.adapter,
-                adapter_hash=identity.adapter_hash,
-                prompt_hash=identity.prompt_hash,
-            ),
+            model=CertifiedModel(**asdict(model.identity)),
             label_set_hash=run.labels.fingerprint(),
             outcomes=run.labels.outcomes,
             config_hash=config.fingerprint(),

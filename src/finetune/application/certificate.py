@@ -31,6 +31,8 @@ class CertifiedModel(Section):
     adapter: str
     adapter_hash: str
     prompt_hash: str
+    encoder_hash: str
+    precision: str
 
 
 class CertifiedData(Section):
@@ -130,7 +132,7 @@ class Certificate(Section):
         Raises
         ------
         IntegrityError
-            The base model, adapter, prompt or label set differs; the message names which.
+            The model, adapter, prompt, tokeniser, precision or label set differs; the message names which.
         """
         found = asdict(identity)
         differing = [
@@ -139,6 +141,8 @@ class Certificate(Section):
                 ("base model", "base_hash"),
                 ("adapter", "adapter_hash"),
                 ("prompt", "prompt_hash"),
+                ("tokeniser or maximum length", "encoder_hash"),
+                ("numerical precision", "precision"),
             )
             if getattr(self.model, key) != found[key]
         ]

@@ -18,6 +18,7 @@ Probability = Annotated[float, Field(gt=0.0, lt=1.0)]
 
 # Model names that people's notes carry, and what they most likely meant.
 MISSPELT_MODELS = {
+    # Some notes call this one GLM-4.5-Air, which is another model.
     "zhipu-ai/glm-4-9b-chat": ("zai-org/glm-4-9b-chat-hf", "zai-org/GLM-4-9B-0414"),
     "zhipuai/glm-4-9b-chat": ("zai-org/glm-4-9b-chat-hf", "zai-org/GLM-4-9B-0414"),
     "zhipu-ai/glm-4.5-air": ("zai-org/GLM-4.5-Air",),

@@ -134,6 +134,9 @@ class ModelIdentity:
     adapter: str
     adapter_hash: str
     prompt_hash: str
+    encoder_hash: str
+    """Of everything between a prompt and its tokens: tokeniser, chat template, length limit."""
+    precision: str
 
 
 class DecisionModel(Protocol):

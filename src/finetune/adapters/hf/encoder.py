@@ -6,6 +6,8 @@ alone and asserting that its ids are a prefix.  Only the text field is ever shor
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -116,6 +118,19 @@ class HfEncoder:
     def tokens(self, ids: Sequence[int]) -> list[str]:
         """Return the readable text of each token."""
         return [self.tokenizer.decode([i]) for i in ids]
+
+    def fingerprint(self) -> str:
+        """Return a SHA-256 (hex) of what decides how a prompt becomes tokens."""
+        tokenizer = self.tokenizer
+        core = getattr(tokenizer, "backend_tokenizer", None)
+        parts = [
+            core.to_str() if core is not None else sorted(tokenizer.get_vocab().items()),
+            tokenizer.chat_template,
+            self.max_length,
+            self.label_paths,
+            self.end_id,
+        ]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
     # Parts --------------------------------------------------------------------------------------
 

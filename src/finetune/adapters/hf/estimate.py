@@ -11,7 +11,10 @@ from finetune.adapters.hf.architectures import choose_target_modules
 from finetune.adapters.hf.loading import ResolveModel, explain_failure
 from finetune.application.config import ProjectConfig
 
-_GIB = 2**30
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"
 
 
 @dataclass(frozen=True)
@@ -35,10 +38,10 @@ class TrainingSize:
 
     def sentence(self) -> str:
         """Return one line for people."""
+        parts = (("weights", self.weights), ("optimiser", self.optimiser), ("activations", self.activations))
         return (
-            f"{self.parameters:,} parameters, of which LoRA adds {self.trainable:,}; at most about "
-            f"{self.total / _GIB:.1f} GiB for a step (weights {self.weights / _GIB:.1f}, "
-            f"optimiser {self.optimiser / _GIB:.1f}, activations up to {self.activations / _GIB:.1f})"
+            f"{self.parameters:,} parameters, of which LoRA adds {self.trainable:,}; a step on rows of full "
+            f"length needs about {_size(self.total)} ({', '.join(f'{n} {_size(b)}' for n, b in parts)})"
         )
 
 

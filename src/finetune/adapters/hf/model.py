@@ -62,7 +62,8 @@ class HfModelOpener:
         IntegrityError
             Base or adapter are damaged, or the adapter was made for another model.
         """
-        model = load_base(config, self._resolve, choose_precision(config.training.bf16))
+        precision = choose_precision(config.training.bf16)
+        model = load_base(config, self._resolve, precision)
         hashed = base_hash(model, config, self._resolve)
         if adapter is not None:
             model = _with_adapter(model, adapter)
@@ -77,6 +78,8 @@ class HfModelOpener:
                 adapter="" if adapter is None else adapter.name,
                 adapter_hash="" if adapter is None else folder_hash(adapter),
                 prompt_hash=prompt.fingerprint(),
+                encoder_hash=encoder.fingerprint(),
+                precision=precision,
             ),
             scorer=CausalLabelScorer(model, encoder, options.batch_size),
             writer=CausalRationaleWriter(model, encoder, options.batch_size, options.max_rationale_tokens),

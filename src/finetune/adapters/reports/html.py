@@ -116,6 +116,8 @@ def _facts(evaluation: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Base model", f"{model['base']} (sha256 {model['base_hash']})"),
         ("Adapter", f"{model['adapter']} (sha256 {model['adapter_hash']})"),
         ("Prompt", f"sha256 {model['prompt_hash']}"),
+        ("Tokeniser and length limit", f"sha256 {model['encoder_hash']}"),
+        ("Precision", model["precision"]),
         ("Certificate", f"sha256 {certificate['hash']}, of {certificate['created']}"),
         ("Rows behind the certificate", rows),
         ("Test rows", f"{wording.count(evaluation['test']['rows'])} (sha256 {evaluation['test']['sha256']})"),

@@ -55,8 +55,9 @@ def aps_scores(log_probs: FloatArray, u: FloatArray | None = None) -> FloatArray
     log_probs
         Shape (n, K).
     u
-        Shape (n,), in [0, 1): one uniform number a row, shared by its labels.  None: u = 1 (deterministic;
-        conservative, and a set can be empty where even the likeliest label has too much mass).
+        Shape (n,), in [0, 1): one uniform number a row, shared by its labels.  None: deterministic, u = 1
+        for all labels but the likeliest, whose score is 0, so that it is in every set.  With u = 1 for it
+        too, sets would be empty just where the model is surest.
 
     Returns
     -------
@@ -70,7 +71,7 @@ def aps_scores(log_probs: FloatArray, u: FloatArray | None = None) -> FloatArray
     Examples
     --------
     >>> 1 - np.exp(-aps_scores(np.log([[0.5, 0.3, 0.2]]))).round(3)
-    array([[0.5, 0.8, 1. ]])
+    array([[0. , 0.8, 1. ]])
     >>> 1 - np.exp(-aps_scores(np.log([[0.5, 0.3, 0.2]]), np.array([0.5]))).round(3)
     array([[0.25, 0.65, 0.9 ]])
     """
@@ -91,6 +92,8 @@ def aps_scores(log_probs: FloatArray, u: FloatArray | None = None) -> FloatArray
         log_tail = through + np.log1p(u[:, None] * (share - 1.0))
     scores = np.empty_like(ascending)
     np.put_along_axis(scores, order, -log_tail, axis=1)
+    if u is None:
+        scores[log_probs == log_probs.max(axis=1, keepdims=True)] = 0.0
     return scores
 
 

@@ -129,7 +129,10 @@ def test_aps_equals_its_definition_ties_and_zeros_included(seed, randomized):
     u = rng.random(10) if randomized else None
     with np.errstate(divide="ignore"):
         scores = aps_scores(np.log(p), u)
-    np.testing.assert_allclose(1 - np.exp(-scores), brute_aps(p, u), atol=1e-12)
+    expected = brute_aps(p, u)
+    if u is None:
+        expected[p == p.max(axis=1, keepdims=True)] = 0.0
+    np.testing.assert_allclose(1 - np.exp(-scores), expected, atol=1e-12)
 
 
 @given(st.integers(0, 10**6), st.booleans())
@@ -144,9 +147,19 @@ def test_scores_do_not_depend_on_the_order_of_labels(seed, randomized):
     np.testing.assert_array_equal(lac_scores(log_probs)[:, order], lac_scores(log_probs[:, order]))
 
 
+def test_deterministic_aps_never_empties_the_set_of_a_sure_row():
+    rng = np.random.default_rng(5)
+    probs = rng.dirichlet(np.full(6, 0.2), size=4000)
+    labels = (probs.cumsum(axis=1) > rng.random((4000, 1))).argmax(axis=1)
+    predictor = ConformalPredictor("aps").calibrate(probs[:2000], labels[:2000], alpha=0.1)
+    sets = predictor.predict(probs[2000:])
+    assert sets.any(axis=1).all()
+    assert sets[np.arange(2000), labels[2000:]].mean() > 0.88
+
+
 def test_aps_tells_labels_apart_below_the_smallest_float():
     log_probs = np.array([[0.0, -800.0, -900.0, -2000.0]])
-    np.testing.assert_allclose(aps_scores(log_probs), [[800.0, 900.0, 2000.0, np.inf]])
+    np.testing.assert_allclose(aps_scores(log_probs), [[0.0, 900.0, 2000.0, np.inf]])
     half = aps_scores(log_probs, np.array([0.5]))
     np.testing.assert_allclose(half, np.array([[0.0, 800.0, 900.0, 2000.0]]) + np.log(2))
 
