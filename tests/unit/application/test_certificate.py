@@ -24,7 +24,13 @@ def test_names_for_people_do_not_matter():
 
 @pytest.mark.parametrize(
     ("key", "name"),
-    [("base_hash", "base model"), ("adapter_hash", "adapter"), ("prompt_hash", "prompt")],
+    [
+        ("base_hash", "base model"),
+        ("adapter_hash", "adapter"),
+        ("prompt_hash", "prompt"),
+        ("encoder_hash", "tokeniser or maximum length"),
+        ("precision", "numerical precision"),
+    ],
 )
 def test_another_part_is_refused_by_name_and_with_a_remedy(key, name):
     with pytest.raises(IntegrityError, match=f"for another {name}") as caught:
