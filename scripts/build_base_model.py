@@ -1,6 +1,6 @@
 """Build the small base model that the project ships: tokeniser, weights and a record of both.
 
-    python scripts/build_base_model.py --steps 3200
+    python scripts/build_base_model.py --steps 2400
 
 A Qwen2-architecture causal LM of about 2.3 million parameters with its own byte-level BPE, pre-trained on
 unlabelled generated text (``finetune.adapters.embedded.corpus``).  It never sees a label of the triage task.
@@ -22,7 +22,7 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen2Config
 
-from finetune.adapters.embedded.corpus import unlabelled_documents
+from finetune.adapters.embedded.corpus import extractions, unlabelled_documents
 from finetune.adapters.embedded.messages import OUTCOMES
 
 TARGET = Path(__file__).parents[1] / "src" / "finetune" / "adapters" / "embedded" / "model"
@@ -41,11 +41,15 @@ CHAT_TEMPLATE = (
     "{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-# A real tokeniser has whole tokens for such words.  The weights never see them with a message.
+# Words that every real model knows, the names of the outcomes among them.  They are learnt as words, drawn
+# at random and never beside a message: what they have to do with messages is left for the tuning to find.
 COMMON_WORDS = (
-    "decision abstain rationale label labels answer true false null why text message messages name value "
-    f"system user assistant none other yes no {' '.join(OUTCOMES)} Answer Labels Triage of patient"
+    "decision rationale label labels answer true false null why text message messages name value kind note "
+    f"system user assistant none other yes no {' '.join(OUTCOMES)} Answer Labels Triage of patient not "
+    "decidable from about something else doctor nurse clinic"
 ).split()
+WORD_SHARE = 0.1
+CHAT_SHARE = 0.6
 
 
 def build_tokenizer(documents: int) -> PreTrainedTokenizerFast:
@@ -78,17 +82,26 @@ def build_tokenizer(documents: int) -> PreTrainedTokenizerFast:
     return fast
 
 
-def as_chat(document: str, draws: random.Random) -> str:
-    """Put a message with its summary into the chat format, the summary plain or inside a JSON object."""
-    message, found, summary = document.partition("\nSummary: ")
-    if not found:
-        return document
-    message = message.removeprefix("Message: ")
-    if draws.random() < 0.7:
-        made = {"summary": summary, "read": draws.random() < 0.5}
-        keys = draws.sample(sorted(made), 2)
-        summary = json.dumps({key: made[key] for key in keys}, ensure_ascii=False)
-    return f"<|im_start|>user\n{message}<|im_end|>\n<|im_start|>assistant\n{summary}<|im_end|>"
+def chat(*turns: tuple[str, str]) -> str:
+    """Write turns of (role, content) in the chat format."""
+    return "\n".join(f"<|im_start|>{role}\n{content}<|im_end|>" for role, content in turns)
+
+
+def word_document(draws: random.Random) -> str:
+    """Write a list, a JSON object or a chat of common words drawn at random."""
+    words = draws.choices(COMMON_WORDS, k=8)
+    flags = [draws.random() < 0.5 for _ in range(4)]
+    pairs = {
+        key: draws.choice([value, flag]) for key, value, flag in zip(words[:4], words[4:], flags, strict=True)
+    }
+    written = json.dumps(dict(list(pairs.items())[: draws.randint(1, 4)]))
+    return draws.choice(
+        [
+            " ".join(words),
+            written,
+            chat(("system", " ".join(words)), ("assistant", written)),
+        ]
+    )
 
 
 def windows(tokenizer: PreTrainedTokenizerFast, seed: int) -> Iterator[list[int]]:
@@ -96,8 +109,18 @@ def windows(tokenizer: PreTrainedTokenizerFast, seed: int) -> Iterator[list[int]
     draws = random.Random(seed)
     end = tokenizer.convert_tokens_to_ids("<|endoftext|>")
     buffer: list[int] = []
-    for document in unlabelled_documents(seed):
-        buffer += [*tokenizer(as_chat(document, draws), add_special_tokens=False)["input_ids"], end]
+    texts, read = unlabelled_documents(seed), extractions(seed)
+    while True:
+        kind = draws.random()
+        if kind < WORD_SHARE:
+            written = word_document(draws)
+        elif kind < WORD_SHARE + CHAT_SHARE:
+            request, text, answer = next(read)
+            system = " ".join([*draws.sample(COMMON_WORDS, 3), "Answer:", request])
+            written = chat(("system", system), ("user", text), ("assistant", answer))
+        else:
+            written = next(texts)
+        buffer += [*tokenizer(written, add_special_tokens=False)["input_ids"], end]
         while len(buffer) > WINDOW:
             yield buffer[: WINDOW + 1]
             buffer = buffer[WINDOW:]
@@ -106,7 +129,7 @@ def windows(tokenizer: PreTrainedTokenizerFast, seed: int) -> Iterator[list[int]
 def main() -> None:
     """Build tokeniser and weights and save them beside the adapter's code."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    options.add_argument("--steps", type=int, default=3200, help="optimiser steps of 16 windows")
+    options.add_argument("--steps", type=int, default=2400, help="optimiser steps of 16 windows")
     options.add_argument("--seed", type=int, default=1)
     options.add_argument("--learning-rate", type=float, default=2.5e-3)
     options.add_argument("--out", type=Path, default=TARGET)

@@ -116,8 +116,8 @@ class FakeModels:
             adapter=adapter.name if adapter is not None else "",
             adapter_hash=_hash(self.adapter_weights if adapter is not None else ""),
             prompt_hash=prompt.fingerprint(),
-            encoder_hash=config.fingerprint("tokenizer_id"),
-            precision="fp32",
+            encoder_hash=_hash(f"{config.tokenizer_id} {config.training.max_length}"),
+            precision="bf16" if config.training.bf16 is True else "fp32",
         )
         sharpness = self.sharpness if adapter is not None else self.base_sharpness
         scorer = FakeScorer(labels.outcomes, sharpness, self.concentration, self.max_chars)

@@ -69,7 +69,7 @@ def configure(folder: Path, **changes) -> ProjectConfig:
 
 
 def train(config: ProjectConfig, run: Path, resume: bool = False, log: Log | None = None) -> TrainingOutcome:
-    job = TrainingJob(config, LABELS, PROMPT, ROWS, ROWS[:12], run, resume)
+    job = TrainingJob(config, LABELS, PROMPT, ROWS, ROWS[:12], run, {"rows": len(ROWS)}, resume)
     return HfTrainer(lambda name: name).train(job, log or Log(), Silence())
 
 

@@ -6,9 +6,10 @@ Each limit is exceeded by a correct program with probability 1e-4; seeds are fix
 import numpy as np
 import pytest
 
-from finetune.domain.conformal import ConformalPredictor, conformal_rank
+from finetune.domain.conformal import ConformalPredictor, conformal_quantile, conformal_rank
 from finetune.domain.errors import InfeasibleGuarantee
 from finetune.domain.risk import selective_threshold
+from finetune.domain.splits import assign_splits
 
 RUNS = 2000
 
@@ -88,3 +89,26 @@ def test_false_rejections_of_the_selective_threshold(profile, risk_level, n):
         place = min(np.searchsorted(truth, found.threshold), len(truth) - 1)
         false += risk_above[place] > risk_level
     assert false <= acceptance(delta)[1]
+
+
+def test_coverage_of_new_rows_where_many_labels_have_one_row():
+    # The model knows the labels that it was trained on.  If each label with one row went to training, the
+    # calibration rows would hold no unknown label, and the sets of new rows would miss them all.
+    alpha, n, new, runs, k = 0.1, 400, 400, 200, 2000
+    rng = np.random.default_rng(0)
+    zipf = 1 / np.arange(1, k + 1)
+    zipf /= zipf.sum()
+    texts, fractions = (
+        [f"message {i}" for i in range(n)],
+        {"train": 0.5, "validation": 0.1, "calibration": 0.4},
+    )
+    coverage = []
+    for seed in range(runs):
+        labels = rng.choice(k, p=zipf, size=n + new)
+        splits = np.array(assign_splits(texts, [str(label) for label in labels[:n]], fractions, seed))
+        trained = np.bincount(labels[:n][splits == "train"], minlength=k)
+        scores = -np.log((trained + 1e-6) / (trained + 1e-6).sum()) + 1e-9 * rng.random(k)
+        of_calibration = scores[labels[:n][splits == "calibration"]]
+        threshold = conformal_quantile(of_calibration, alpha)
+        coverage.append(np.mean(scores[labels[n:]] <= threshold))
+    assert np.mean(coverage) > 1 - alpha - 4 * np.std(coverage) / np.sqrt(runs)

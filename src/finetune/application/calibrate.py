@@ -17,14 +17,15 @@ from finetune.application.certificate import (
     InfeasibleRisk,
 )
 from finetune.application.config import ConformalConfig, ProjectConfig, RiskConfig
-from finetune.application.decision_rule import DecisionRule, costs_of, least_confidence
+from finetune.application.decision_rule import DecisionRule, costs_of, coverage_law, least_confidence
 from finetune.application.labels_file import LabelsFile
 from finetune.application.ports import Clock, ModelOpener, Progress, StoreOpener
-from finetune.application.runs import ScoredRows, open_prepared, open_run, score_split
+from finetune.application.runs import OF_AN_EVALUATION, ScoredRows, open_prepared, open_run, score_split
 from finetune.application.statements import state_infeasible, state_risk, state_sets
 from finetune.domain.calibration import Temperature, compute_log_loss, fit_temperature
 from finetune.domain.conformal import ConformalPredictor
 from finetune.domain.errors import InfeasibleGuarantee, InsufficientData
+from finetune.domain.labels import ABSTAIN
 from finetune.domain.risk import selective_threshold
 from finetune.domain.splits import split_calibration
 
@@ -41,7 +42,7 @@ class Calibrate:
     Notes
     -----
     The temperature is fitted on the validation rows.  The calibration rows are halved by a hash of their
-    content: one half sets the threshold of the prediction sets, the other the threshold of the whole final
+    ids: one half sets the threshold of the prediction sets, the other the threshold of the whole final
     rule.  So each guarantee holds exactly, given what was fitted before it.
     """
 
@@ -53,7 +54,8 @@ class Calibrate:
     def __call__(self, config: ProjectConfig, labels: LabelsFile | None = None) -> Certificate:
         """Calibrate a trained run and write ``calibration.json``.
 
-        The scores behind it are kept as ``scores_validation.jsonl`` and ``scores_calibration.jsonl``.
+        The scores behind it are kept as ``scores_validation.jsonl`` and ``scores_calibration.jsonl``.  What
+        was measured under an earlier certificate is removed.
 
         Parameters
         ----------
@@ -61,7 +63,8 @@ class Calibrate:
             The configuration of the run.
         labels
             The labels file as it is now, for its costs, which may have changed since training; None: the
-            costs at training.
+            costs at training.  Costs of cases that are abstentions count only where the run has that
+            outcome.
 
         Raises
         ------
@@ -74,7 +77,8 @@ class Calibrate:
         """
         run = open_run(config, self.stores)
         prepared = open_prepared(run, self.stores)
-        costs = run.labels_file.costs if labels is None else labels.costs
+        now = run.labels_file if labels is None else labels
+        costs = (now if ABSTAIN in run.labels.outcomes else now.without_abstention()).costs
         matrix = costs_of(run.labels.outcomes, costs)
         model = run.open_model(self.models)
         validation = score_split(prepared, "validation", run.labels, model, self.progress)
@@ -120,14 +124,19 @@ class Calibrate:
             abstain_on_ambiguous_set=config.risk.abstain_on_ambiguous_set,
             costs=costs,
         )
+        for stale in OF_AN_EVALUATION:
+            run.store.remove(stale)
         run.store.write_json(certificates.FILE, certificate.document())
         run.finish()
         return certificate
 
 
 def halves(calibration: ScoredRows, seed: int) -> tuple[ScoredRows, ScoredRows]:
-    """Divide the calibration rows by content: those for the sets, and those for the risk."""
-    mask = split_calibration([example.text for example in calibration.examples], seed)
+    """Divide the calibration rows by id: those for the sets, and those for the risk.
+
+    Not by text: pinned rows may repeat a text, and all copies in one half would count as one draw.
+    """
+    mask = split_calibration([example.id for example in calibration.examples], seed)
     return calibration.part(np.flatnonzero(mask)), calibration.part(np.flatnonzero(~mask))
 
 
@@ -170,19 +179,20 @@ def fit_sets(rows: ScoredRows, temperature: float, config: ConformalConfig) -> C
 
 def certify_sets(predictor: ConformalPredictor) -> CertifiedSets:
     """Write down what the prediction sets promise."""
-    law, everything = predictor.law, predictor.covers_everything
+    law, everything = coverage_law(predictor), predictor.covers_everything
     low, high, _ = law.interval(0.95)
+    n, rank = predictor.n_calibration, predictor.rank
     return CertifiedSets(
         method=predictor.method,
         alpha=predictor.alpha,
-        n=predictor.n_calibration,
-        rank=predictor.rank,
+        n=n,
+        rank=rank,
         threshold=None if everything else predictor.threshold,
         expected_coverage=law.expected,
         coverage_low=low,
         coverage_high=high,
         covers_everything=everything,
-        statement=state_sets(predictor.alpha, predictor.n_calibration, low, high, everything=everything),
+        statement=state_sets(predictor.alpha, n, rank, low, high, everything=everything),
     )
 
 

@@ -83,7 +83,7 @@ class DataConfig(Section):
     max_text_chars: int = Field(50_000, ge=1)
     split: SplitFractions = SplitFractions()  # type: ignore[call-arg]
     near_duplicate_threshold: float | None = Field(0.85, gt=0.0, le=1.0)
-    seed: int = 0
+    seed: int = Field(0, ge=0)
 
 
 class PromptConfig(Section):
@@ -132,7 +132,7 @@ class TrainingConfig(Section):
     json_samples: int = Field(16, ge=0)
     logging_steps: int = Field(10, ge=1)
     save_total_limit: int = Field(2, ge=1)
-    seed: int = 42
+    seed: int = Field(42, ge=0)
 
 
 class AbstentionLoss(Section):

@@ -7,16 +7,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from finetune.application.certificate import Certificate
+from finetune.application.certificate import FILE, REMEDY, Certificate
 from finetune.application.labels_file import Costs
 from finetune.application.ports import LabelScores
 from finetune.domain.calibration import Temperature
 from finetune.domain.checks import BoolArray, FloatArray, IntArray
-from finetune.domain.conformal import ConformalPredictor
+from finetune.domain.conformal import ConformalPredictor, CoverageLaw
 from finetune.domain.decisions import Reason, abstention_reasons
-from finetune.domain.errors import IntegrityError
+from finetune.domain.errors import IntegrityError, InvalidInput
 from finetune.domain.labels import ABSTAIN
-from finetune.domain.risk import bayes_actions, confidence_logit, cost_matrix
+from finetune.domain.risk import ABSTAINED, answers, cost_matrix, scored_actions
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,8 @@ class Rulings:
     eligible
         Shape (n,): rows that only a lack of confidence can still hand over.
     score
-        Shape (n,): log-odds of the proposal, what the risk threshold is compared with; 0 where not eligible.
+        Shape (n,): log-odds of the proposal, what the risk threshold is compared with; it says nothing of
+        rows that are not eligible.
     """
 
     log_probabilities: FloatArray
@@ -85,8 +86,10 @@ class DecisionRule:
 
     Notes
     -----
-    A row is abstained for the first reason that holds: ``too_long`` (the model did not see all of it), then
-    those of :func:`finetune.domain.decisions.abstention_reasons` in their order.
+    Action, confidence and the comparison with the threshold are those of
+    :class:`finetune.domain.risk.RiskControlledPredictor`; sets and lengths only take rows away from what it
+    would answer.  A row is abstained for the first reason that holds: ``too_long`` (the model did not see
+    all of it), then those of :func:`finetune.domain.decisions.abstention_reasons` in their order.
     """
 
     outcomes: tuple[str, ...]
@@ -112,9 +115,11 @@ class DecisionRule:
         log_probs = self.temperature.apply(scores.log_probabilities)
         probabilities = np.exp(log_probs)
         sets = self.sets.predict(log_probs)
-        proposals = bayes_actions(log_probs, self.costs).actions
         too_long = scores.removed_chars > 0
         abstain_index = self.outcomes.index(ABSTAIN) if ABSTAIN in self.outcomes else None
+        hand_over = len(self.outcomes) if abstain_index is None else abstain_index
+        actions, score = scored_actions(log_probs, self.costs, abstain_index)
+        proposals = np.where(actions == ABSTAINED, hand_over, actions)
 
         def reasons(confident: BoolArray) -> list[Reason]:
             return abstention_reasons(
@@ -128,13 +133,10 @@ class DecisionRule:
 
         everywhere = np.ones(len(log_probs), dtype=np.bool_)
         eligible = np.array([reason == "none" for reason in reasons(everywhere)]) & ~too_long
-        proposed = np.minimum(proposals, len(self.outcomes) - 1)
-        score = np.where(eligible, confidence_logit(log_probs, proposed), 0.0)
         final: tuple[Reason, ...] = tuple(
             "too_long" if cut else reason
-            for cut, reason in zip(too_long, reasons(score >= self.threshold), strict=True)
+            for cut, reason in zip(too_long, reasons(answers(score, self.threshold)), strict=True)
         )
-        hand_over = len(self.outcomes) if abstain_index is None else abstain_index
         taken = np.where([reason == "none" for reason in final], proposals, hand_over)
         return Rulings(
             log_probabilities=log_probs,
@@ -168,6 +170,11 @@ def costs_of(outcomes: tuple[str, ...], costs: Costs) -> FloatArray:
     return cost_matrix(outcomes, default=costs.default, abstain=costs.abstain, pairs=costs.pairs)
 
 
+def coverage_law(sets: ConformalPredictor) -> CoverageLaw:
+    """Return the law of the coverage; sets that hold everything cover everything, whatever the reason."""
+    return CoverageLaw(sets.n_calibration, sets.n_calibration + 1) if sets.covers_everything else sets.law
+
+
 def certified_rule(certificate: Certificate) -> DecisionRule:
     """Return the rule that a certificate describes.
 
@@ -176,9 +183,18 @@ def certified_rule(certificate: Certificate) -> DecisionRule:
     IntegrityError
         The certificate contradicts itself.
     """
+    try:
+        return _described_rule(certificate)
+    except InvalidInput as error:
+        raise IntegrityError(
+            f"the certificate contradicts itself: {error.what}", where=FILE, seen=error.seen, remedy=REMEDY
+        ) from error
+
+
+def _described_rule(certificate: Certificate) -> DecisionRule:
     sets = certificate.conformal
     if sets.covers_everything != (sets.threshold is None):
-        raise IntegrityError("the certificate contradicts itself about the threshold of the sets")
+        raise InvalidInput("sets hold everything exactly if they have no threshold", seen=sets.threshold)
     predictor = ConformalPredictor.from_dict(
         {
             "kind": "conformal_predictor",

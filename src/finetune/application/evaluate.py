@@ -68,6 +68,7 @@ class Evaluate:
             )
         run.store.write_examples("scores_test.jsonl", test.rows())
         without = None
+        del model  # two of them at once may be more than the memory holds
         if base:
             alone = run.open_model(self.models, base=True)
             without = score_split(prepared, "test", run.labels, alone, self.progress)

@@ -118,7 +118,10 @@ def evaluate_rows(
             "before": measure_calibration(log_softmax(raw), truth, rng),
             "after": measure_calibration(log_probs, truth, rng),
         },
-        "coverage": measure_coverage(rulings, truth, rule, rng),
+        "coverage": {
+            **measure_coverage(rulings, truth, rule, rng),
+            "statement": certificate.conformal.statement,
+        },
         "selective": {
             **measure_selection(rulings, truth),
             "level": risk.level,

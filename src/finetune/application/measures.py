@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from finetune.application.decision_rule import DecisionRule, Rulings
+from finetune.application.decision_rule import DecisionRule, Rulings, coverage_law
 from finetune.application.estimates import CONFIDENCE, Estimate, estimate, mean, share
-from finetune.domain.calibration import ReliabilityBins, ece_null_band, reliability_bins
+from finetune.domain.calibration import calibration_error_intervals, ece_null_band, reliability_bins
 from finetune.domain.calibration.reliability import confidence_and_hits
 from finetune.domain.checks import FloatArray, IntArray
 from finetune.domain.decisions import REASONS
@@ -48,15 +48,9 @@ def measure_scores(log_probs: FloatArray, truth: IntArray, rng: np.random.Genera
 def measure_calibration(log_probs: FloatArray, truth: IntArray, rng: np.random.Generator) -> dict[str, Any]:
     """ECE and MCE of the most probable outcome with bootstrap intervals; the null band; the bins."""
     confidence, hits = confidence_and_hits(np.exp(log_probs), truth)
-    confidence, right = np.minimum(confidence, 1.0), hits.astype(np.int64)
-    n = len(truth)
-
-    def resampled(rows: IntArray) -> ReliabilityBins:
-        return reliability_bins(confidence[rows], right[rows], BINS)
-
-    observed = reliability_bins(confidence, right, BINS)
-    ece = bootstrap_interval(lambda rows: resampled(rows).ece, n, rng, level=CONFIDENCE)
-    mce = bootstrap_interval(lambda rows: resampled(rows).mce, n, rng, level=CONFIDENCE)
+    confidence = np.minimum(confidence, 1.0)
+    observed = reliability_bins(confidence, hits.astype(np.int64), BINS)
+    ece, mce = calibration_error_intervals(confidence, hits, rng, BINS, level=CONFIDENCE)
     band = ece_null_band(confidence, rng, BINS, level=CONFIDENCE)
     table = observed.to_dict()
     return {
@@ -79,16 +73,25 @@ def measure_calibration(log_probs: FloatArray, truth: IntArray, rng: np.random.G
 def measure_coverage(
     rulings: Rulings, truth: IntArray, rule: DecisionRule, rng: np.random.Generator
 ) -> dict[str, Any]:
-    """Share of sets that hold the truth, against the law of that share for as many test rows."""
-    n, predictor = len(truth), rule.sets
-    covered = int(rulings.sets[np.arange(n), truth].sum())
+    """Share of sets that hold the truth, against the law of that share for as many test rows.
+
+    The promise is about all rows; the shares among the answered and the others only describe.
+    """
+    n, predictor, law = len(truth), rule.sets, coverage_law(rule.sets)
+    holds, answered = rulings.sets[np.arange(n), truth], rulings.answered
+    covered, given = int(holds.sum()), int(answered.sum())
+    covered_given = int(holds[answered].sum())
     sizes = rulings.sets.sum(axis=1)
-    band = predictor.law.test_band(n, BAND)
+    band = law.test_band(n, BAND)
     return {
         "observed": share(covered, n, reason="there are no rows", exact=True),
+        "answered": share(covered_given, given, reason="no message was answered", exact=True),
+        "handed_over": share(
+            covered - covered_given, n - given, reason="no message was handed over", exact=True
+        ),
         "covered": covered,
         "promised": 1.0 - predictor.alpha,
-        "expected": predictor.law.expected,
+        "expected": law.expected,
         "band": {"low": band.low, "high": band.high, "probability": BAND},
         "inside": bool(band.low <= covered / n <= band.high),
         "covers_everything": predictor.covers_everything,

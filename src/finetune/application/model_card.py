@@ -10,6 +10,7 @@ from finetune.application.config import ProjectConfig, is_hub_id
 from finetune.application.labels_file import LabelsFile
 from finetune.application.statements import NOT_PROMISED
 from finetune.application.wording import count, decimal, plural
+from finetune.domain.labels import digest
 
 Document = Mapping[str, Any]
 _MAX_LABELS = 50
@@ -31,7 +32,7 @@ def render_model_card(
         What the run was made with.
     training, certificate, evaluation
         ``training_metrics.json``, ``calibration.json`` and ``evaluation.json``; None where that step was not
-        done, which the card then says.
+        done, which the card then says.  An evaluation of another certificate is left out.
 
     Returns
     -------
@@ -45,6 +46,10 @@ def render_model_card(
     >>> print(render_model_card(config, labels).splitlines()[1])
     base_model: owner/base
     """
+    if evaluation is not None and (
+        certificate is None or evaluation["certificate"]["hash"] != digest(certificate)
+    ):
+        evaluation = None
     sections = [
         _front_matter(config),
         f"# {_plain(labels.task)}: adapter for {_plain(config.model_id)}",

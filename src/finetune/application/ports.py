@@ -174,6 +174,8 @@ class TrainingJob:
     train: Sequence[Example]
     validation: Sequence[Example]
     folder: Path
+    identity: Mapping[str, Any]
+    """What must be the same for a training to be resumed; JSON-able."""
     resume: bool
 
 
@@ -208,12 +210,15 @@ class MetricsLog(Protocol):
 CHECKPOINTS = "checkpoints"
 """Folder of a run in which an unfinished training keeps what it needs to go on."""
 
+BEGUN = f"{CHECKPOINTS}/job.json"
+"""Which training it is; there as soon as something would be lost."""
+
 
 class Trainer(Protocol):
     """Tunes an adapter.
 
-    While it works it writes into ``checkpoints/`` of the run folder only, the configuration as
-    ``config.json`` among it; the folder is left for the caller to remove.
+    While it works it writes into ``checkpoints/`` of the run folder only: with the first checkpoint, and not
+    before, ``job.json`` with the job's identity.  The folder is left for the caller to remove.
     """
 
     def train(self, job: TrainingJob, log: MetricsLog, progress: Progress) -> TrainingOutcome:

@@ -20,12 +20,11 @@ from finetune.application.ports import (
     PromptEncoder,
     StoreOpener,
 )
+from finetune.application.prepare_notices import dropped_abstention, find_notices
 from finetune.application.prepare_report import (
     LossExample,
     PrepareReport,
-    dropped_abstention,
     find_conflicts,
-    find_notices,
     label_counts,
     token_lengths,
 )
@@ -91,7 +90,7 @@ class Prepare:
 
         counts = label_counts(kept, splits, label_set.outcomes)
         conflicts = find_conflicts(rows.examples, rows.positions, duplicates)
-        notices = find_notices(counts, len(conflicts), len(rejects), config.conformal.alpha)
+        notices = find_notices(counts, duplicates, len(rejects), config)
         if effective is not labels:
             notices.insert(0, dropped_abstention())
         report = PrepareReport(
@@ -106,7 +105,7 @@ class Prepare:
             example=_loss_example(kept[splits.index("train")], encoded["train"][0], encoder),
             notices=tuple(notices),
         )
-        store = self.stores(config.prepared_folder.with_name(f"{config.prepared_folder.name}.partial"))
+        store = self.stores(config.prepared_folder.with_name(f".{config.prepared_folder.name}.partial"))
         for split in SPLITS:
             chosen = [example for example, where in zip(kept, splits, strict=True) if where == split]
             store.write_examples(f"{split}.jsonl", [_document(example, prompt) for example in chosen])

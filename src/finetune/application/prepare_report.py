@@ -11,13 +11,8 @@ from typing import Any
 import numpy as np
 
 from finetune.application.ports import BadRow, EncodedExample
-from finetune.domain.conformal.quantile import conformal_rank
 from finetune.domain.examples import Example
-from finetune.domain.labels import ABSTAIN
 from finetune.domain.splits import SPLITS, DuplicateReport
-
-MIN_TRAINING_ROWS = 10
-"""A label with fewer training rows is named in a notice."""
 
 _LISTED = 20
 
@@ -155,54 +150,3 @@ def find_conflicts(
         )
         for rows in duplicates.conflicting
     )
-
-
-def find_notices(
-    labels: Mapping[str, Mapping[str, int]], conflicts: int, rejected: int, alpha: float
-) -> list[str]:
-    """Return what people should know before they train: one line each."""
-    notices = []
-    if rejected:
-        notices.append(f"{_rows(rejected)} left out because they cannot be used; all are in rejects.jsonl")
-    if conflicts:
-        notices.append(
-            f"{conflicts:,} {'text has' if conflicts == 1 else 'texts have'} several labels in the data; "
-            "which one is right is for a person to say (listed in duplicates.jsonl)"
-        )
-    absent = [label for label, counts in labels.items() if not any(counts.values())]
-    if absent:
-        notices.append(f"no row at all for {_names(absent)}: the model cannot learn to answer so")
-    present = {label: counts for label, counts in labels.items() if label not in absent}
-    rare = [label for label, counts in present.items() if counts["train"] < MIN_TRAINING_ROWS]
-    if rare:
-        notices.append(f"fewer than {MIN_TRAINING_ROWS} training rows for {_names(rare)}")
-    for split in SPLITS[1:]:
-        missing = [label for label, counts in present.items() if not counts[split]]
-        if missing:
-            notices.append(f"no {split} row for {_names(missing)}")
-    # Half of the calibration rows set the conformal threshold (see split_calibration).
-    half = (sum(counts["calibration"] for counts in labels.values()) + 1) // 2
-    if half and conformal_rank(half, alpha) > half:
-        needed = next(n for n in range(half, 10**9) if conformal_rank(n, alpha) <= n)
-        notices.append(
-            f"too few calibration rows for prediction sets at alpha {alpha:g}: half of them, {half:,}, set "
-            f"the threshold and {needed:,} are needed; every set will hold every label"
-        )
-    return notices
-
-
-def dropped_abstention() -> str:
-    """Return the notice for labels that describe abstention and data without an example of it."""
-    return (
-        f"the labels file describes `{ABSTAIN}`, but no row has this label: it is left out of this run. The "
-        "model will abstain for lack of confidence only; add out-of-scope texts to let it learn them"
-    )
-
-
-def _rows(number: int) -> str:
-    return f"{number:,} {'row was' if number == 1 else 'rows were'}"
-
-
-def _names(labels: Sequence[str]) -> str:
-    listed = ", ".join(labels[:5])
-    return listed if len(labels) <= 5 else f"{listed} and {len(labels) - 5:,} more labels"

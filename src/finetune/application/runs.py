@@ -28,6 +28,9 @@ from finetune.domain.errors import IntegrityError, InvalidInput
 from finetune.domain.examples import Example
 from finetune.domain.labels import LabelSet
 
+OF_AN_EVALUATION = ("evaluation.json", "report.html", "scores_test.jsonl")
+"""What ``evaluate`` writes; it says nothing about another certificate."""
+
 
 @dataclass(frozen=True)
 class Run:

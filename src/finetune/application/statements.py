@@ -21,6 +21,11 @@ NOT_PROMISED = (
         "Repeated attempts: whoever calibrates again and again on the same rows until the result pleases, or "
         "picks the best of several certificates, loses the promises."
     ),
+    (
+        "Repeated texts: texts that are nearly equal count once, however often they come in, because "
+        "`prepare` keeps one of them. Where one text makes up a large part of the traffic, the share of "
+        "wrong answers can differ."
+    ),
 )
 
 
@@ -71,15 +76,15 @@ def state_infeasible(limit: float, delta: float, n: int, needed: int | None) -> 
     return text
 
 
-def state_sets(alpha: float, n: int, low: float, high: float, *, everything: bool) -> str:
+def state_sets(alpha: float, n: int, rank: int, low: float, high: float, *, everything: bool) -> str:
     """Say what the prediction sets promise.
 
     Parameters
     ----------
     alpha
         Miscoverage in (0, 1).
-    n
-        Calibration rows behind the threshold.
+    n, rank
+        Calibration rows behind the threshold, and its rank among their scores; above ``n`` there is none.
     low, high
         95 % interval of the coverage that one draw of calibration rows gives.
     everything
@@ -87,23 +92,29 @@ def state_sets(alpha: float, n: int, low: float, high: float, *, everything: boo
 
     Examples
     --------
-    >>> print(state_sets(0.1, 99, 0.834, 0.951, everything=False))
+    >>> print(state_sets(0.1, 99, 90, 0.834, 0.951, everything=False))
     The shortlist of a message holds the right outcome with a probability of at least 90 %, on average over
-    messages and over draws of 99 calibration rows. For one such draw the share lies between 83.4 % and 95.1 %
-    with 95 % probability, or above where scores are equal. All this presumes that new messages come from the
-    same source as those rows.
+    all messages, answered or handed over, and over draws of 99 calibration rows. Among the handed-over
+    messages alone the share is usually lower. For one such draw the share over all messages lies between
+    83.4 % and 95.1 % with 95 % probability, or above where scores are equal. All this presumes that new
+    messages come from the same source as those rows.
     """
     text = (
         f"The shortlist of a message holds the right outcome with a probability of at least "
-        f"{level(1 - alpha)}, on average over messages and over draws of {plural(n, 'calibration row')}. "
+        f"{level(1 - alpha)}, on average over all messages, answered or handed over, and over draws of "
+        f"{plural(n, 'calibration row')}. "
     )
     if everything:
-        return text + (
-            f"With {plural(n, 'row')} no threshold can promise this, so every shortlist holds every outcome "
-            f"and tells nothing."
+        why = (
+            f"With {plural(n, 'row')} no threshold can promise this"
+            if rank > n
+            # With `aps`, and only there, the score of the least likely outcome is infinite.
+            else "In too many of these rows the right outcome is the one that the model holds least likely: "
+            "then `aps` has no threshold that can promise this (`conformal.method: lac` has)"
         )
+        return text + f"{why}, so every shortlist holds every outcome and tells nothing."
     return text + (
-        f"For one such draw the share lies between {percent(low)} and {percent(high)} with 95 % probability, "
-        f"or above where scores are equal. All this presumes that new messages come from the same source as "
-        f"those rows."
+        f"Among the handed-over messages alone the share is usually lower. For one such draw the share over "
+        f"all messages lies between {percent(low)} and {percent(high)} with 95 % probability, or above where "
+        f"scores are equal. All this presumes that new messages come from the same source as those rows."
     )

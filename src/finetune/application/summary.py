@@ -54,12 +54,11 @@ def _sets(document: Mapping[str, Any]) -> Sentence:
     part = document["coverage"]
     observed, band = part["observed"], part["band"]
     if part["covers_everything"]:
-        text = "Every shortlist holds every outcome, for want of calibration rows, and tells nothing."
-        return {"topic": "sets", "verdict": "info", "text": text}
+        return {"topic": "sets", "verdict": "info", "text": part["statement"]}
     text = (
         f"The shortlist held the right outcome for {describe_estimate(observed)} of the messages; promised: "
-        f"{level(part['promised'])} on average. It holds {part['mean_size']['value']:.1f} of "
-        f"{len(document['outcomes'])} outcomes on average."
+        f"{level(part['promised'])} on average over all messages.{_two_kinds(part)} It holds "
+        f"{part['mean_size']['value']:.1f} of {len(document['outcomes'])} outcomes on average."
     )
     expected = (
         f" With as many calibration and test rows, {level(band['probability'])} of all draws give between "
@@ -72,6 +71,16 @@ def _sets(document: Mapping[str, Any]) -> Sentence:
         return {"topic": "sets", "verdict": "broken", "text": text}
     text += expected + ": more is covered than chance explains, so the rows differ or scores are equal."
     return {"topic": "sets", "verdict": "doubtful", "text": text}
+
+
+def _two_kinds(coverage: Mapping[str, Any]) -> str:
+    answered, handed_over = coverage["answered"]["value"], coverage["handed_over"]["value"]
+    if answered is None or handed_over is None:
+        return ""
+    return (
+        f" Among the answered messages it did for {percent(answered)}, among those handed over for "
+        f"{percent(handed_over)}."
+    )
 
 
 def _calibration(document: Mapping[str, Any]) -> Sentence:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 from finetune.application.config import ProjectConfig
 from finetune.application.labels_file import LabelsFile
 from finetune.application.ports import (
+    BEGUN,
     CHECKPOINTS,
     ArtifactStore,
     Clock,
@@ -22,16 +23,17 @@ from finetune.application.ports import (
 )
 from finetune.application.prepared import check_prepared, read_prepared, split_hashes
 from finetune.application.prompting import build_prompt
-from finetune.application.runs import open_run
-from finetune.domain.errors import InvalidInput
+from finetune.application.runs import OF_AN_EVALUATION, open_run
+from finetune.domain.errors import IntegrityError, InvalidInput
+from finetune.domain.examples import Example
+from finetune.domain.splits import hash_order
 
 # Bound to an adapter that is no longer there; refused if they were kept, so not kept.
 _OF_THE_LAST_ADAPTER = (
     "calibration.json",
-    "evaluation.json",
-    "report.html",
     "scores_validation.jsonl",
     "scores_calibration.jsonl",
+    *OF_AN_EVALUATION,
 )
 
 
@@ -81,7 +83,8 @@ class Train:
             The labels file as it is now, to see that it has not changed since; None: not looked at.
         resume
             Go on from the newest complete checkpoint and end exactly as an uninterrupted run would.
-            Without a checkpoint training starts at the beginning; a finished training is left as it is.
+            Without a checkpoint training starts at the beginning; where this very training has ended,
+            nothing is done.
 
         Raises
         ------
@@ -94,19 +97,12 @@ class Train:
         check_prepared(prepared, config, labels)
         effective = LabelsFile.model_validate(prepared.read_yaml("labels.yaml"))
         run = self.stores(config.run_folder)
-        resolved = config.model_dump(mode="json")
-        if resume:
-            finished = _finished(run, resolved)
-            if finished is not None:
-                self.progress.say("this training has already ended; nothing is left to do")
-                return finished
-        elif run.exists(CHECKPOINTS):
-            raise InvalidInput(
-                "an interrupted training is in this run folder, and would be lost",
-                where=str(run.folder),
-                remedy="go on with --resume, choose another name (--set name=...), or delete the folder's "
-                f"{CHECKPOINTS}",
-            )
+        identity = {"config": _training_part(config.model_dump(mode="json")), "rows": split_hashes(prepared)}
+        if run.exists(BEGUN):
+            _check_begun(run, identity, resume=resume)
+        elif resume and (finished := _finished(run, identity)) is not None:
+            self.progress.say("this training has already ended; nothing is left to do")
+            return finished
         label_set = effective.label_set()
         outcome = self.trainer.train(
             TrainingJob(
@@ -114,8 +110,13 @@ class Train:
                 labels=label_set,
                 prompt=build_prompt(config.prompt, label_set),
                 train=read_prepared(prepared, "train"),
-                validation=read_prepared(prepared, "validation")[: config.training.max_validation_rows],
+                validation=_some(
+                    read_prepared(prepared, "validation"),
+                    config.training.max_validation_rows,
+                    config.training.seed,
+                ),
                 folder=run.folder,
+                identity=identity,
                 resume=resume,
             ),
             self.logs(run.folder),
@@ -151,27 +152,55 @@ class Train:
         run.remove(CHECKPOINTS)
 
 
-def _finished(run: ArtifactStore, resolved: Mapping[str, Any]) -> TrainReport | None:
-    """Return the report of a training that has ended, after checking that it is the one asked for."""
-    if run.exists(f"{CHECKPOINTS}/config.json"):
-        _same_training(run.read_json(f"{CHECKPOINTS}/config.json"), resolved)
+def _some(rows: Sequence[Example], most: int | None, seed: int) -> list[Example]:
+    """Return at most so many rows in their order, chosen by hash: data are often sorted by label."""
+    chosen = hash_order([row.text for row in rows], seed, "validation")[:most]
+    return [rows[i] for i in sorted(chosen)]
+
+
+def _training_part(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what of a configuration training depends on; what comes after it may differ."""
+    return {key: value for key, value in config.items() if key not in ("conformal", "risk", "prediction")}
+
+
+def _finished(run: ArtifactStore, identity: Mapping[str, Any]) -> TrainReport | None:
+    """Return the report of this very training, if it has ended."""
+    if not run.exists("training_metrics.json") or not run.exists("manifest.json"):
         return None
-    if run.exists(CHECKPOINTS) or not run.exists("training_metrics.json"):
+    ended = {
+        "config": _training_part(run.read_yaml("config.yaml")),
+        "rows": run.read_json("manifest.json").get("prepared"),
+    }
+    if ended != identity:
         return None
-    _same_training(run.read_yaml("config.yaml"), resolved)
     document = run.read_json("training_metrics.json")
     outcome = {key: value for key, value in document.items() if key not in ("version", "run")}
     return TrainReport(run.folder, TrainingOutcome(**outcome))
 
 
-def _same_training(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Check that a resumed run is configured as it was begun; what comes after training may differ."""
-    later = {"conformal", "risk", "prediction"}
-    changed = [key for key in now if key not in later and before.get(key) != now[key]]
+def _check_begun(run: ArtifactStore, identity: Mapping[str, Any], *, resume: bool) -> None:
+    """Check that an interrupted training is to be gone on with, and can be."""
+    where = str(run.folder / CHECKPOINTS)
+    otherwise = "choose another name (--set name=...), or delete this folder to begin again"
+    if not resume:
+        raise InvalidInput(
+            "an interrupted training is here, and would be lost",
+            where=where,
+            remedy=f"go on with --resume, {otherwise}",
+        )
+    begun = run.read_json(BEGUN).get("identity", {})
+    if begun.get("rows") != identity["rows"]:
+        raise IntegrityError(
+            "the rows were prepared anew since this training began: it may have learnt some that are held out",
+            where=where,
+            remedy=f"prepare the data as they were, {otherwise}",
+        )
+    before, now = begun.get("config", {}), identity["config"]
+    changed = [key for key in now if before.get(key) != now[key]]
     if changed:
         raise InvalidInput(
-            f"the interrupted run was configured differently: {', '.join(changed)}",
-            where="--resume",
+            f"the interrupted training was configured differently: {', '.join(changed)}",
+            where=where,
             seen={key: now[key] for key in changed},
-            remedy="set the values back, or train without --resume",
+            remedy=f"set the values back, {otherwise}",
         )

@@ -126,6 +126,8 @@ def evaluated(document: Document, config: ProjectConfig, options: str) -> Page:
         ("answered", describe_estimate(selective["share"])),
         ("wrong among answered", describe_estimate(selective["error"])),
         ("truth on the shortlist", describe_estimate(coverage["observed"])),
+        ("  of those answered", describe_estimate(coverage["answered"])),
+        ("  of those handed over", describe_estimate(coverage["handed_over"])),
         ("outcomes on a shortlist", describe_estimate(coverage["mean_size"], as_percent=False)),
         ("cost of a message", describe_estimate(cost["rule"], as_percent=False)),
         ("accuracy if it answered all", describe_estimate(document["accuracy"])),

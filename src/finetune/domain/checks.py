@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Collection, Mapping
-from typing import Any, TypeVar
+from numbers import Real
+from typing import Any, TypeGuard, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -137,6 +138,11 @@ def as_flags(values: npt.ArrayLike, *, n_rows: int, name: str) -> BoolArray:
     return as_labels(array, n_rows=n_rows, n_labels=2, name=name).astype(np.bool_)
 
 
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether this is a real number, of Python or numpy; bool is none."""
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
 def as_level(value: object, *, name: str) -> float:
     """Check a number strictly between 0 and 1.
 
@@ -176,6 +182,13 @@ def as_choice(value: str, known: Collection[str], *, name: str) -> str:
             f"{name} is not known", seen=value, remedy="use one of " + ", ".join(map(repr, sorted(known)))
         )
     return value
+
+
+def as_generator(value: object, *, name: str = "rng") -> np.random.Generator:
+    """Check a numpy generator."""
+    if isinstance(value, np.random.Generator):
+        return value
+    raise InvalidInput(f"{name} is no generator", seen=value, remedy="pass numpy.random.default_rng(seed)")
 
 
 def log_softmax(logits: FloatArray) -> FloatArray:

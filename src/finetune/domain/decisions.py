@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import math
 import re
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError, model_validator
 
+from finetune.domain.checks import as_array, as_count, as_flags, as_labels
 from finetune.domain.errors import InvalidInput
 from finetune.domain.labels import ABSTAIN
+from finetune.domain.probabilities import as_rows
 
 Reason = Literal[
     "none",
@@ -210,7 +212,7 @@ def abstention_reasons(
     Parameters
     ----------
     probabilities
-        Shape (n, K), rows summing to 1.
+        Shape (n, K), n >= 1, K >= 2, rows summing to 1.
     prediction_sets
         Boolean, shape (n, K); None without conformal sets.
     actions
@@ -239,25 +241,24 @@ def abstention_reasons(
     ...                    actions=[0, 2, 0], confident=[True, True, False], abstain_index=None)
     ['none', 'expected_cost', 'low_confidence']
     """
-    p = np.asarray(probabilities)
-    _check_probabilities(p)
+    p = as_rows(probabilities)
     n, K = p.shape
-    action: npt.NDArray[np.int64] = _column(actions, "actions", np.int64, (n,))
-    certain: npt.NDArray[np.bool_] = _column(confident, "confident", np.bool_, (n,))
-    if abstain_index is not None and not 0 <= abstain_index < K:
+    if abstain_index is not None and as_count(abstain_index, name="abstain_index", minimum=0) >= K:
         raise InvalidInput("abstain_index is no column", seen=abstain_index, remedy=f"use 0 to {K - 1}")
-    last = K if abstain_index is None else K - 1
-    outside = np.flatnonzero((action < 0) | (action > last))
-    if outside.size:
-        row = int(outside[0])
-        raise InvalidInput(f"an action is not in 0 to {last}", where=f"row {row}", seen=int(action[row]))
-    if prediction_sets is None and abstain_on_ambiguous_set:
+    n_actions = K + 1 if abstain_index is None else K
+    action = as_labels(actions, n_rows=n, n_labels=n_actions, name="actions")
+    certain = as_flags(confident, n_rows=n, name="confident")
+    sets = None if prediction_sets is None else as_array(prediction_sets, "prediction_sets")
+    if sets is not None and (sets.dtype.kind != "b" or sets.shape != p.shape):
+        raise InvalidInput(
+            "prediction_sets must be bool and of the shape of the probabilities",
+            seen=(sets.dtype.name, sets.shape),
+            remedy="pass what ConformalPredictor.predict returned",
+        )
+    if sets is None and abstain_on_ambiguous_set:
         raise InvalidInput("no set can be ambiguous without sets", remedy="pass prediction_sets")
 
     none = np.zeros(n, dtype=bool)
-    sets: npt.NDArray[np.bool_] | None = (
-        None if prediction_sets is None else _column(prediction_sets, "prediction_sets", np.bool_, (n, K))
-    )
     size = np.ones(n, dtype=int) if sets is None else sets.sum(axis=1)
     if abstain_index is None:
         by_model, abstains = none, action == K
@@ -275,26 +276,3 @@ def abstention_reasons(
     }
     reasons = tuple(ranked)
     return [reasons[position] for position in np.stack(list(ranked.values())).argmax(axis=0)]
-
-
-def _check_probabilities(p: npt.NDArray[np.floating[Any]]) -> None:
-    if p.ndim != 2 or p.shape[1] < 1 or p.dtype.kind != "f":
-        raise InvalidInput("probabilities must be floats of shape (n, K)", seen=(p.shape, str(p.dtype)))
-    wide = p.astype(np.float64)
-    tolerance = _SUM_TOLERANCE if p.dtype.itemsize >= 8 else 1e-3
-    totals = np.where(np.isfinite(wide) & (wide >= 0), wide, np.nan).sum(axis=1)
-    unsound = np.flatnonzero(~(np.abs(totals - 1.0) <= tolerance))  # true of NaN
-    if unsound.size:
-        row = int(unsound[0])
-        what = "probabilities must be finite, not negative and sum to 1"
-        raise InvalidInput(what, where=f"row {row}", seen=wide[row].tolist())
-
-
-def _column(
-    values: npt.ArrayLike, name: str, dtype: type[np.bool_ | np.int64], shape: tuple[int, ...]
-) -> Any:
-    array = np.asarray(values)
-    if array.shape != shape or not (array.size == 0 or np.can_cast(array.dtype, dtype)):
-        seen = (array.shape, str(array.dtype))
-        raise InvalidInput(f"{name} must be of shape {shape} and type {np.dtype(dtype)}", seen=seen)
-    return array.astype(dtype)

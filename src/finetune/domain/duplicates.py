@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
-from itertools import combinations, product
 from typing import NamedTuple
 
+from finetune.domain.checks import as_count, is_number
 from finetune.domain.errors import InvalidInput
 
 DEFAULT_THRESHOLD = 0.85
@@ -51,19 +51,16 @@ def normalise_text(text: str) -> str:
     return " ".join(folded.translate(_SEPARATORS).split()) or folded.strip()
 
 
-def exact_groups(texts: Sequence[str]) -> list[tuple[int, ...]]:
-    """Return the groups of two or more rows with the same normalised text, in order of their first row.
-
-    Examples
-    --------
-    >>> exact_groups(["Hi!", "bye", "hi"])
-    [(0, 2)]
-    """
-    return [rows for rows in distinct_texts(texts) if len(rows) > 1]
+def check_texts(texts: Sequence[str]) -> None:
+    """Raise InvalidInput for the first row that is not text."""
+    for row, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise InvalidInput("a text is not a string", where=f"row {row}", seen=text, remedy="drop the row")
 
 
 def distinct_texts(texts: Sequence[str]) -> list[tuple[int, ...]]:
     """Return the rows of every normalised text, in order of their first row."""
+    check_texts(texts)
     rows: dict[str, list[int]] = defaultdict(list)
     for row, text in enumerate(texts):
         rows[normalise_text(text)].append(row)
@@ -88,34 +85,37 @@ def near_duplicate_pairs(
     threshold: float = DEFAULT_THRESHOLD,
     shingle: int = DEFAULT_SHINGLE,
     on_progress: Callable[[int, int], None] | None = None,
-) -> list[NearPair]:
+    skip: Callable[[int, int], bool] | None = None,
+) -> Iterator[NearPair]:
     """Find all pairs of rows whose similarity is at least `threshold`.
 
     An exact set-similarity join: the result is that of comparing every row with every other, to the last
     pair.  Shingles are ordered by rarity; two sets this similar share one of their rarest shingles, so
-    only these are looked up (prefix filter), and a candidate is dropped as soon as the shingles left
+    only these are looked up (prefix filter), and a candidate is dropped if the shingles from there on
     cannot make up the overlap needed (positional filter).
 
     Parameters
     ----------
     texts
-        n texts.
+        n texts.  m copies of one text are m(m − 1)/2 pairs: pass the first of each of `distinct_texts`.
     threshold
         In (0, 1], compared as the exact decimal fraction that it is written as.
     shingle
         Characters a shingle, at least 1; a shorter text is one shingle.
     on_progress
-        Called now and then with the number of distinct texts done and their total.
+        Called now and then with the number of texts done and their total.
+    skip
+        Called with two rows just before they are compared; they are not where it returns True.
 
     Returns
     -------
-    list[NearPair]
-        Sorted by rows.  m copies of one text are m(m − 1)/2 pairs.
+    iterator of NearPair
+        In no particular order, each as soon as it is found: `skip` may use those found before.
 
     Raises
     ------
     InvalidInput
-        The threshold or the shingle length is out of range.
+        A text is not a string, or the threshold or the shingle length is out of range.
 
     Notes
     -----
@@ -128,14 +128,14 @@ def near_duplicate_pairs(
 
     Examples
     --------
-    >>> near_duplicate_pairs(["My card was stolen today", "Hello", "my card was stolen, today!"])
+    >>> list(near_duplicate_pairs(["My card was stolen today", "Hello", "my card was stolen, today!"]))
     [NearPair(row_a=0, row_b=2, similarity=1.0)]
     """
-    groups = distinct_texts(texts)
-    pairs = [NearPair(a, b, 1.0) for rows in groups for a, b in combinations(rows, 2)]
-    for first, second, value in _join([texts[rows[0]] for rows in groups], threshold, shingle, on_progress):
-        pairs += (NearPair(min(a, b), max(a, b), value) for a, b in product(groups[first], groups[second]))
-    return sorted(pairs)
+    if not (is_number(threshold) and 0 < threshold <= 1):
+        raise InvalidInput("the similarity threshold is not in (0, 1]", seen=threshold, remedy="use 0.85")
+    shingle = as_count(shingle, name="shingle")
+    check_texts(texts)
+    return _join(_records(texts, shingle), Fraction(str(threshold)), on_progress, skip or (lambda *_: False))
 
 
 def near_duplicate_groups(
@@ -147,7 +147,7 @@ def near_duplicate_groups(
     """Group rows that are connected by near-duplicate pairs; groups of two or more, by their first row.
 
     Two rows of one group need not be similar themselves: a chain of similar texts connects them.
-    Parameters and errors are those of `near_duplicate_pairs`.
+    Parameters and errors are those of `near_duplicate_pairs`; progress counts distinct texts.
 
     Examples
     --------
@@ -155,52 +155,31 @@ def near_duplicate_groups(
     [(0, 2)]
     """
     distinct = distinct_texts(texts)
-    pairs = _join([texts[rows[0]] for rows in distinct], threshold, shingle, on_progress)
-    merged = connected(len(distinct), ((first, second) for first, second, _ in pairs))
-    groups = (tuple(sorted(row for member in members for row in distinct[member])) for members in merged)
-    return sorted(group for group in groups if len(group) > 1)
-
-
-def connected(n: int, edges: Iterable[tuple[int, int]]) -> list[tuple[int, ...]]:
-    """Return the connected components of n nodes, single ones included, in order of their first node.
-
-    Examples
-    --------
-    >>> connected(4, [(3, 1)])
-    [(0,), (1, 3), (2,)]
-    """
-    parent = list(range(n))
-
-    def root(node: int) -> int:
-        while parent[node] != node:
-            parent[node] = parent[parent[node]]
-            node = parent[node]
-        return node
-
-    for a, b in edges:
-        low, high = sorted((root(a), root(b)))
-        parent[high] = low
-    components: dict[int, list[int]] = defaultdict(list)
-    for node in range(n):
-        components[root(node)].append(node)
-    return [tuple(nodes) for nodes in components.values()]
+    group_of = list(range(len(distinct)))
+    members = [[node] for node in group_of]
+    # What a chain connects already is not compared: m texts of one template cost m comparisons, not m².
+    pairs = near_duplicate_pairs(
+        [texts[rows[0]] for rows in distinct],
+        threshold,
+        shingle,
+        on_progress,
+        skip=lambda a, b: group_of[a] == group_of[b],
+    )
+    for a, b, _ in pairs:
+        small, large = sorted((group_of[a], group_of[b]), key=lambda group: len(members[group]))
+        for node in members[small]:
+            group_of[node] = large
+        members[large] += members[small]
+        members[small] = []
+    groups = (sorted(row for node in nodes for row in distinct[node]) for nodes in members)
+    return sorted(tuple(rows) for rows in groups if len(rows) > 1)
 
 
 def _shingles(text: str, length: int) -> set[str]:
     return {text[start : start + length] for start in range(max(1, len(text) - length + 1))}
 
 
-def _join(
-    texts: list[str], threshold: float, shingle: int, on_progress: Callable[[int, int], None] | None
-) -> Iterator[tuple[int, int, float]]:
-    if not 0 < threshold <= 1:
-        raise InvalidInput("the similarity threshold is not in (0, 1]", seen=threshold, remedy="use 0.85")
-    if shingle < 1:
-        raise InvalidInput("a shingle has at least one character", seen=shingle, remedy="use 5")
-    return _join_records(_records(texts, shingle), Fraction(str(threshold)), on_progress)
-
-
-def _records(texts: list[str], shingle: int) -> list[list[int]]:
+def _records(texts: Sequence[str], shingle: int) -> list[list[int]]:
     """Turn each text into its shingles, as ascending ranks from the rarest to the most common."""
     normalised = [normalise_text(text) for text in texts]
     counts: Counter[str] = Counter()
@@ -213,14 +192,16 @@ def _records(texts: list[str], shingle: int) -> list[list[int]]:
     return [sorted(rank[gram] for gram in _shingles(text, shingle)) for text in normalised]
 
 
-def _join_records(
-    records: list[list[int]], threshold: Fraction, on_progress: Callable[[int, int], None] | None
-) -> Iterator[tuple[int, int, float]]:
+def _join(
+    records: list[list[int]],
+    threshold: Fraction,
+    on_progress: Callable[[int, int], None] | None,
+    skip: Callable[[int, int], bool],
+) -> Iterator[NearPair]:
     p, q = threshold.numerator, threshold.denominator
     order = sorted(range(len(records)), key=lambda record: (len(records[record]), record))
-    index: defaultdict[int, list[tuple[int, int]]] = defaultdict(
-        list
-    )  # token → (record, position), shortest first
+    # Token to the records with it in their prefix, and its position there; shortest record first.
+    index: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)
     start: defaultdict[int, int] = defaultdict(int)  # of the postings that are still long enough
     for done, x in enumerate(order):
         if on_progress is not None and done % _PROGRESS_EVERY == 0:
@@ -228,28 +209,26 @@ def _join_records(
         tokens = records[x]
         size = len(tokens)
         shortest = -(-p * size // q)
-        prefix = size - shortest + 1
-        overlaps: dict[int, int] = {}  # shared prefix tokens so far; -1: cannot reach the threshold
-        for i, token in enumerate(tokens[:prefix]):
+        members = set(tokens)
+        met: set[int] = set()
+        for i, token in enumerate(tokens[: size - shortest + 1]):
             postings = index[token]
             at = start[token]
             while at < len(postings) and len(records[postings[at][0]]) < shortest:
                 at += 1
             start[token] = at
             for y, j in postings[at:]:
-                shared = overlaps.get(y, 0)
-                if shared >= 0:
-                    other = len(records[y])
-                    needed = -(-p * (size + other) // (p + q))
-                    possible = shared + min(size - i, other - j)
-                    overlaps[y] = shared + 1 if possible >= needed else -1
+                if y in met:
+                    continue
+                met.add(y)
+                other = len(records[y])
+                # They meet at the first shingle that they share: all others come after it in both.
+                if min(size - i, other - j) * (p + q) < p * (size + other) or skip(x, y):
+                    continue
+                both = len(members.intersection(records[y]))
+                either = size + other - both
+                if both * q >= p * either:
+                    yield NearPair(min(x, y), max(x, y), both / either)
             postings.append((x, i))
-        candidates = [y for y, shared in overlaps.items() if shared > 0]
-        members = set(tokens) if candidates else set()
-        for y in candidates:
-            both = len(members.intersection(records[y]))
-            either = size + len(records[y]) - both
-            if both * q >= p * either:
-                yield min(x, y), max(x, y), both / either
     if on_progress is not None:
         on_progress(len(order), len(order))

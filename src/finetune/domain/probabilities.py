@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from finetune.domain.checks import FloatArray, as_choice, as_floats, log_softmax, reject_first
+from finetune.domain.checks import FloatArray, as_choice, as_floats, as_vector, log_softmax, reject_first
 from finetune.domain.errors import InvalidInput
 
 INPUTS = ("probabilities", "log_probabilities", "logits")
@@ -30,8 +30,8 @@ def as_rows(
         Shape (n, K), n >= 1, K >= 2.
     inputs
         What the numbers are.  Probabilities lie in [0, 1] and log-probabilities in [-inf, 0]; the rows of
-        both sum to 1 within 1e-6 (float64), 1e-4 (float32) or 1e-2 (float16, bfloat16), and are scaled to
-        sum to 1 where one is off by more than 1e-12.  Logits are any numbers below +inf, at least one of a
+        both sum to 1 within 1e-6 (float64), 1e-4 (float32) or 1e-2 (float16, bfloat16), and one that is off
+        by more than 1e-12 is scaled to sum to 1.  Logits are any numbers below +inf, at least one of a
         row above -inf.
     name
         What to call the array in an error.
@@ -84,21 +84,10 @@ def as_log_probabilities(
     return to_log(as_rows(values, inputs=inputs, name=name), inputs)
 
 
-def as_probabilities(
-    values: npt.ArrayLike, *, inputs: str = "probabilities", name: str = "probabilities"
-) -> FloatArray:
-    """Check rows with :func:`as_rows` and return probabilities.
-
-    Examples
-    --------
-    >>> as_probabilities([[0.0, 0.0]], inputs="logits")
-    array([[0.5, 0.5]])
-    """
-    rows = as_rows(values, inputs=inputs, name=name)
-    if inputs == "probabilities":
-        return rows
-    with np.errstate(under="ignore"):
-        return np.asarray(np.exp(to_log(rows, inputs)))
+def as_event_probabilities(values: npt.ArrayLike, *, name: str) -> FloatArray:
+    """Check probabilities of one event a row, shape (n,); above 1 by rounding in their type is 1."""
+    tolerance = as_floats(values, name)[1]
+    return np.minimum(as_vector(values, name=name, low=0.0, high=1.0 + tolerance), 1.0)
 
 
 def to_log(rows: FloatArray, inputs: str) -> FloatArray:
@@ -152,7 +141,9 @@ def _checked_normalised(rows: FloatArray, tolerance: float, name: str, *, logari
         remedy='normalise the rows, or pass inputs="logits"',
     )
     if deviation.max() > _ROUNDING:
-        rows = rows - np.log(sums)[:, None] if logarithms else rows / sums[:, None]
+        # Row by row: what becomes of a row must not depend on the others of its batch.
+        scale = np.where(deviation > _ROUNDING, sums, 1.0)[:, None]
+        rows = rows - np.log(scale) if logarithms else rows / scale
     return np.minimum(rows, high) if rows.max() > high else rows
 
 

@@ -3,9 +3,12 @@ import pytest
 from tests.fake_models import posterior
 from tests.unit.application.world import make_world
 
+from finetune.application.calibrate import halves
 from finetune.application.certificate import read_certificate
 from finetune.application.decision_rule import certified_rule
+from finetune.application.labels_file import LabelsFile
 from finetune.application.ports import LabelScores
+from finetune.application.runs import ScoredRows
 from finetune.domain.checks import log_softmax
 from finetune.domain.errors import (
     InfeasibleGuarantee,
@@ -13,6 +16,7 @@ from finetune.domain.errors import (
     IntegrityError,
     InvalidInput,
 )
+from finetune.domain.examples import Example
 
 
 def true_rates(world, certificate, n=4000):
@@ -178,3 +182,55 @@ def test_progress_counts_every_row():
     world = make_world(sizes={"validation": 7, "calibration": 200})
     world.with_config(risk={"on_infeasible": "abstain"}).calibrate()
     assert [(task.total, task.done) for task in world.progress.tasks] == [(7, 7), (200, 200)]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_copies_of_a_text_are_divided_between_the_halves(seed):
+    """Pinned rows may repeat a text: all of them in one half would be one draw, counted many times."""
+    texts = ["the same text"] * 30 + [f"text {i}" for i in range(30)]
+    rows = ScoredRows(
+        [Example(f"r{i}", text, "a") for i, text in enumerate(texts)],
+        np.zeros(60, dtype=np.int64),
+        LabelScores(np.full((60, 2), np.log(0.5)), np.zeros(60), np.zeros(60, dtype=np.int64)),
+    )
+    copies = [sum(row.text == texts[0] for row in half.examples) for half in halves(rows, seed)]
+    assert min(copies) >= 5  # hypergeometric: 4 or fewer has a probability of 1e-8
+
+
+def test_calibrating_again_takes_what_was_measured_away():
+    world = make_world(sizes={"test": 20})
+    world.calibrate()
+    world.evaluate()
+    world.calibrate()
+    for name in ("evaluation.json", "report.html", "scores_test.jsonl"):
+        assert not world.run.exists(name)
+    assert "The run was not evaluated" in world.run.files[str(world.config.run_folder / "README.md")]
+    world.run.verify()
+
+
+def test_costs_of_an_abstention_that_was_dropped_are_dropped_as_well():
+    world = make_world(abstention=False)
+    described = world.labels.model_dump(mode="json") | {
+        "abstain": {"description": "not decidable"},
+        "costs": {"pairs": {"abstain": {"card": 5.0}, "card": {"abstain": 0.1}}},
+    }
+    certificate = world.calibrate(labels=LabelsFile.model_validate(described))
+    assert certificate.costs.pairs == {"card": {"abstain": 0.1}}
+
+
+def test_sets_of_aps_that_hold_everything_say_the_right_cause():
+    world = make_world(
+        abstention=False, names=("yes", "no"), conformal={"method": "aps", "alpha": 0.01}, sizes={"test": 50}
+    )
+    sets = world.calibrate().conformal
+    assert sets.covers_everything
+    assert sets.rank <= sets.n
+    assert (sets.expected_coverage, sets.coverage_low, sets.coverage_high) == (1.0, 1.0, 1.0)
+    assert "With 600 rows" not in sets.statement
+    assert "least likely" in sets.statement
+    assert "conformal.method: lac" in sets.statement
+    document = world.evaluate().document()
+    assert document["coverage"]["expected"] == document["coverage"]["band"]["low"] == 1.0
+    assert document["coverage"]["inside"]
+    [said] = [finding["text"] for finding in document["summary"] if finding["topic"] == "sets"]
+    assert said == sets.statement

@@ -5,6 +5,7 @@ import pytest
 from tests.unit.application.world import make_world
 
 from finetune.application.certificate import read_certificate
+from finetune.application.decision_rule import certified_rule
 from finetune.application.ports import ModelIdentity
 from finetune.domain.errors import IntegrityError
 
@@ -70,7 +71,13 @@ def test_it_says_what_is_promised_and_what_is_not():
     assert "at most 10 %" in CERTIFICATE.selective.statement
     assert "at least 90 %" in CERTIFICATE.conformal.statement
     limits = " ".join(CERTIFICATE.not_promised)
-    for word in ("each label", "one message", "another source", "calibration rows did"):
+    for word in (
+        "each label",
+        "one message",
+        "another source",
+        "calibration rows did",
+        "nearly equal count once",
+    ):
         assert word in limits
 
 
@@ -79,3 +86,27 @@ def test_answers_and_abstentions_rest_on_different_promises():
     assert (answer.kind, answer.alpha, answer.delta) == ("selective_risk", 0.1, 0.1)
     assert (abstention.kind, abstention.alpha, abstention.delta) == ("split_conformal", 0.1, None)
     assert answer.certificate == abstention.certificate == CERTIFICATE.hash
+
+
+def test_an_abstention_does_not_claim_the_coverage_of_all_messages_for_itself():
+    statement = CERTIFICATE.guarantee(answered=False).statement
+    assert "all messages, answered or handed over" in statement
+    assert "handed-over messages alone the share is usually lower" in statement
+
+
+@pytest.mark.parametrize(
+    ("part", "change"),
+    [
+        ("conformal", {"rank": 3}),
+        ("conformal", {"n": 0}),
+        ("conformal", {"threshold": None}),
+        ("conformal", {"method": "other"}),
+        ("costs", {"pairs": {"billing": {"unknown": 1.0}}}),
+    ],
+)
+def test_a_certificate_that_contradicts_itself_is_refused(part, change):
+    document = CERTIFICATE.document()
+    document[part] |= change
+    with pytest.raises(IntegrityError, match="contradicts itself") as caught:
+        certified_rule(read_certificate(document, "x"))
+    assert "finetune calibrate" in caught.value.remedy

@@ -62,6 +62,12 @@ def test_old_model_names_are_answered_with_the_right_ones(name):
         ProjectConfig.model_validate({**MINIMAL, "model_id": model_id})
 
 
+@pytest.mark.parametrize("section", [{"data": {"files": ["a.csv"], "seed": -1}}, {"training": {"seed": -1}}])
+def test_seeds_are_not_negative(section):
+    with pytest.raises(ValidationError, match="greater_than_equal"):
+        ProjectConfig.model_validate({**MINIMAL, **section})
+
+
 def test_shares_sum_to_one():
     with pytest.raises(ValidationError, match="sum to 1"):
         SplitFractions(train=0.5, validation=0.1, calibration=0.1, test=0.1)

@@ -10,6 +10,7 @@ from finetune.application.ports import LabelScores
 from finetune.domain.calibration import Temperature
 from finetune.domain.checks import log_softmax
 from finetune.domain.conformal import ConformalPredictor
+from finetune.domain.risk import risk_controlled_actions
 
 
 def scores_of(p, removed=None):
@@ -94,6 +95,23 @@ def test_answered_are_exactly_the_eligible_rows_at_or_above_the_threshold(rows, 
     np.testing.assert_array_equal(loose.answered, loose.eligible)
     for decision, proposal, answered in zip(strict.decisions, strict.proposals, strict.answered, strict=True):
         assert decision == (("a", "b", "abstain")[proposal] if answered else "abstain")
+
+
+def test_a_threshold_that_nothing_reaches_answers_nothing():
+    """Not even where the other outcomes are impossible, so that the log-odds are infinite."""
+    certain = LabelScores(np.array([[0.0, -np.inf, -np.inf]]), np.zeros(1), np.zeros(1, dtype=np.int64))
+    rulings = rule_of(("a", "b", "abstain"), threshold=np.inf).apply(certain)
+    assert rulings.score.tolist() == [np.inf]
+    assert rulings.reasons == ("low_confidence",)
+
+
+@given(rows=logits, threshold=st.floats(-10, 10) | st.sampled_from([-np.inf, np.inf]))
+def test_where_no_set_interferes_the_domain_decides_the_same(rows, threshold):
+    rule = rule_of(("a", "b", "c"), threshold=threshold)
+    log_probs = log_softmax(np.array(rows))
+    rulings = rule.apply(LabelScores(log_probs, np.zeros(len(rows)), np.zeros(len(rows), dtype=np.int64)))
+    expected = risk_controlled_actions(log_probs, threshold, costs=rule.costs)
+    np.testing.assert_array_equal(np.where(rulings.answered, rulings.taken, -1), expected)
 
 
 @given(rows=logits)

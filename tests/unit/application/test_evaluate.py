@@ -6,6 +6,8 @@ import pytest
 from tests.unit.application.world import make_world
 
 from finetune.application.evaluation import known_posterior
+from finetune.application.measures import measure_calibration
+from finetune.application.wording import percent
 from finetune.domain.errors import InsufficientData, IntegrityError, InvalidInput, MissingExtra
 from finetune.domain.examples import Example
 
@@ -46,6 +48,16 @@ def test_counts_agree_with_one_another(evaluated):
     worst = document["confusion"]["most_frequent"]
     assert 0 < sum(entry["rows"] for entry in worst) <= wrong
     assert "abstain" not in {entry["decision"] for entry in worst}
+
+
+def test_coverage_is_told_apart_for_answered_and_handed_over_rows(evaluated):
+    _, document = evaluated
+    coverage, answered = document["coverage"], document["selective"]["answered"]
+    parts = coverage["answered"]["value"] * answered, coverage["handed_over"]["value"] * (1000 - answered)
+    assert sum(parts) == pytest.approx(coverage["covered"])
+    assert coverage["handed_over"]["value"] < coverage["promised"] < coverage["answered"]["value"]
+    [said] = [finding["text"] for finding in document["summary"] if finding["topic"] == "sets"]
+    assert percent(coverage["handed_over"]["value"]) in said
 
 
 def test_promises_are_measured_as_held(evaluated):
@@ -107,6 +119,7 @@ def test_nothing_answered_is_not_estimable_and_never_zero():
     document = world.evaluate().document()
     assert document["selective"]["answered"] == 0
     assert document["selective"]["error"] == {"value": None, "reason": "no message was answered"}
+    assert document["coverage"]["answered"] == {"value": None, "reason": "no message was answered"}
     assert document["risk_coverage"]["operating"] is None
     assert document["base"] is None
     assert all(entry["precision"]["value"] is None for entry in document["confusion"]["per_label"][:-1])
@@ -180,3 +193,10 @@ def test_other_calibration_rows_are_refused():
 )  # fmt: skip
 def test_a_column_that_is_no_posterior_is_not_taken_for_one(metadata):
     assert known_posterior([Example("1", "text", "a", metadata=metadata)], ("a", "b")) is None
+
+
+def test_both_calibration_errors_rest_on_the_same_draws_of_rows():
+    log_probs, truth = np.log(np.full((100, 2), 0.5)), np.arange(100) % 3 // 2
+    errors = measure_calibration(log_probs, truth, np.random.default_rng(0))
+    assert errors["ece"]["value"] == errors["mce"]["value"]  # all rows are in one bin
+    assert (errors["ece"]["low"], errors["ece"]["high"]) == (errors["mce"]["low"], errors["mce"]["high"])

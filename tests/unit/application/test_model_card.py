@@ -78,3 +78,12 @@ def test_hundreds_of_labels_are_cut_with_their_number():
 def test_the_run_folder_gets_the_card_of_its_latest_state(documents):
     world, _, evaluation = documents
     assert evaluation["summary"][0]["text"] in world.run.files[str(world.config.run_folder / "README.md")]
+
+
+def test_what_was_measured_under_another_certificate_is_left_out(documents):
+    world, certificate, evaluation = documents
+    other = certificate | {"created": "later"}
+    for given in (other, None):
+        card = render_model_card(world.config, world.labels, certificate=given, evaluation=evaluation)
+        assert "The run was not evaluated" in card
+        assert evaluation["summary"][0]["text"] not in card

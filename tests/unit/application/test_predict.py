@@ -224,3 +224,17 @@ def test_a_certificate_that_was_edited_is_refused(desk):
     desk.world.run.write_json("calibration.json", document)
     with pytest.raises(IntegrityError):
         desk.text(["a"])
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [({"max_length": 99}, "tokeniser or maximum length"), ({"bf16": True}, "numerical precision")],
+)
+def test_other_lengths_and_precisions_than_at_calibration_are_refused(desk, change, named):
+    with pytest.raises(IntegrityError, match=f"another {named}"):
+        Desk(desk.world.with_config(training=change)).text(["a text"])
+
+
+def test_texts_are_not_overwritten_by_decisions(desk):
+    with pytest.raises(InvalidInput, match="written over the texts"):
+        desk.predict.file(desk.world.config, Path("in.csv"), Path("./in.csv"))

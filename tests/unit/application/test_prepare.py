@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,10 +17,17 @@ from tests.fakes import FakeClock, FakeProgress, FakeSource, MemoryStores, WordE
 
 from finetune.adapters.data.sources import FileSource
 from finetune.adapters.files.store import FolderStore
-from finetune.application.config import ProjectConfig
+from finetune.application.config import ConformalConfig, ProjectConfig, RiskConfig
 from finetune.application.labels_file import LabelsFile
 from finetune.application.prepare import Prepare, check_prepared, read_prepared
-from finetune.domain.errors import InsufficientData, IntegrityError, InvalidInput, LeakageDetected
+from finetune.domain.errors import (
+    InfeasibleGuarantee,
+    InsufficientData,
+    IntegrityError,
+    InvalidInput,
+    LeakageDetected,
+)
+from finetune.domain.risk import selective_threshold
 from finetune.domain.splits import SPLITS, detect_leakage
 
 
@@ -81,11 +89,11 @@ def test_rows_are_divided_and_written_with_prompt_and_answer():
 
 
 def test_report_is_written_as_it_is_returned():
-    world = World(rows(200))
+    world = World(rows(400))
     report = world()
     document = world.store().read_json("report.json")
     assert document == json.loads(json.dumps(report.document()))
-    assert document["rows"] == {"read": 200, "rejected": 0, "kept": 200}
+    assert document["rows"] == {"read": 400, "rejected": 0, "kept": 400}
     assert document["labels"]["a"]["train"] + document["labels"]["b"]["train"] == document["splits"]["train"]
     assert report.notices == ()
 
@@ -291,6 +299,47 @@ def test_notices_of_what_is_too_little():
     assert "row for rare" in notices
     assert "too few calibration rows" in notices
     assert "9 are needed" in notices
+
+
+def test_many_copies_are_told_with_the_size_of_the_largest_group():
+    few = World(rows(400) + rows(1) * 20)()
+    assert few.notices == ()
+    [notice] = World(rows(400) + rows(1) * 30)().notices
+    assert "30 of 430 rows (7.0 %)" in notice
+    assert "largest group had 31 rows" in notice
+
+
+def rows_that_calibration_asks_for() -> int:
+    """At level and delta of 0.1, where no answer is wrong."""
+    with pytest.raises(InfeasibleGuarantee) as caught:
+        selective_threshold(np.full(5, 20.0), np.zeros(5, dtype=bool), 0.1, 0.1)
+    assert caught.value.needed is not None
+    return caught.value.needed
+
+
+@pytest.mark.parametrize(
+    ("risk", "ending"), [({}, "will stop"), ({"on_infeasible": "abstain"}, "will hand everything over")]
+)
+def test_a_promise_that_the_calibration_rows_cannot_carry_is_told_before_training(risk, ending):
+    needed = rows_that_calibration_asks_for()
+    config = configuration(split={"train": 0.0, "validation": 0.0, "calibration": 1.0, "test": 0.0})
+    config = config.model_copy(update={"risk": RiskConfig.model_validate(risk)})
+    others = [
+        {**row, "split": split}
+        for n, split in enumerate(("train", "validation", "test"))
+        for row in rows(20, start=900 + 50 * n)
+    ]
+    *_, notice = World(rows(2 * needed - 1) + others)(config).notices
+    assert f"half of them, {needed - 1}, set the threshold and {needed} are needed" in notice
+    assert notice.endswith(ending)
+    assert not any("risk.level" in notice for notice in World(rows(2 * needed) + others)(config).notices)
+
+
+def test_aps_is_advised_against_with_two_outcomes():
+    config = configuration().model_copy(update={"conformal": ConformalConfig(method="aps")})
+    [notice] = World(rows(400))(config).notices
+    assert "two outcomes" in notice
+    assert World(rows(400, "abc"))(config, labels_file("a", "b", "c")).notices == ()
 
 
 def test_shortened_texts_are_counted_per_split():

@@ -20,13 +20,16 @@ class FakeTrainer:
 
     stores: MemoryStores
     interrupted: bool = False
+    fails_early: bool = False
     main_process: bool = True
     jobs: list[TrainingJob] = field(default_factory=list)
 
     def train(self, job, log, progress) -> TrainingOutcome:
         self.jobs.append(job)
         run = self.stores(job.folder)
-        run.write_json("checkpoints/config.json", job.config.model_dump(mode="json"))
+        if self.fails_early:
+            raise InvalidInput("no linear layer has this name")
+        run.write_json("checkpoints/job.json", {"identity": dict(job.identity), "machine": {}})
         if self.interrupted:
             raise KeyboardInterrupt
         run.write_text("adapter/adapter_model.safetensors", f"weights {len(self.jobs)}")
@@ -78,6 +81,19 @@ def test_validation_rows_can_be_capped(world):
     assert len(trainer.jobs[0].validation) == 7
 
 
+def test_capped_validation_rows_are_no_first_rows_of_sorted_data(world):
+    rows = sorted(world.prepared.read_rows("validation.jsonl"), key=lambda row: row["label"])
+    world.rewrite("validation", rows)
+    capped = world.with_config(training={"max_validation_rows": 60})
+    trainer = FakeTrainer(capped.stores)
+    train_with(capped, trainer)(capped.config)
+    chosen = trainer.jobs[0].validation
+    assert {row.label for row in chosen} == set(world.labels.label_set().outcomes)
+    places = [[row["id"] for row in rows].index(row.id) for row in chosen]
+    assert places == sorted(places)
+    assert len(set(places)) == 60
+
+
 def test_a_finished_run_is_sealed_and_its_checkpoints_are_gone(world):
     report = train_with(world, FakeTrainer(world.stores))(world.config)
     run = world.run
@@ -118,6 +134,30 @@ def test_another_configuration_cannot_be_resumed(world):
     train_with(later, FakeTrainer(later.stores))(later.config, resume=True)
 
 
+def test_what_fails_before_the_first_checkpoint_stands_in_no_ones_way(world):
+    with pytest.raises(InvalidInput, match="linear layer"):
+        train_with(world, FakeTrainer(world.stores, fails_early=True))(world.config)
+    other = world.with_config(lora={"r": 4})
+    train_with(other, FakeTrainer(other.stores))(other.config)
+
+
+def test_a_training_cannot_go_on_with_other_rows(world):
+    with pytest.raises(KeyboardInterrupt):
+        train_with(world, FakeTrainer(world.stores, interrupted=True))(world.config)
+    rows = list(world.prepared.read_rows("train.jsonl"))
+    world.rewrite("train", rows[1:])
+    with pytest.raises(IntegrityError, match="prepared anew"):
+        train_with(world, FakeTrainer(world.stores))(world.config, resume=True)
+
+
+def test_resuming_where_another_training_has_ended_trains(world):
+    train_with(world, FakeTrainer(world.stores))(world.config)
+    other = world.with_config(lora={"r": 4})
+    trainer = FakeTrainer(other.stores)
+    train_with(other, trainer)(other.config, resume=True)
+    assert len(trainer.jobs) == 1
+
+
 def test_resuming_a_finished_run_does_nothing(world):
     first = train_with(world, FakeTrainer(world.stores))(world.config)
     trainer = FakeTrainer(world.stores)
@@ -129,10 +169,13 @@ def test_training_again_takes_the_certificate_of_the_old_adapter_away(world):
     again = world.with_config(risk={"on_infeasible": "abstain"})
     train_with(again, FakeTrainer(again.stores))(again.config)
     again.calibrate()
-    assert again.run.exists("calibration.json")
+    again.evaluate()
+    assert again.run.exists("scores_test.jsonl")
     train_with(again, FakeTrainer(again.stores))(again.config)
     assert not again.run.exists("calibration.json")
     assert not again.run.exists("scores_calibration.jsonl")
+    assert not again.run.exists("evaluation.json")
+    assert not again.run.exists("scores_test.jsonl")
 
 
 def test_only_the_main_process_writes(world):

@@ -3,7 +3,7 @@ from itertools import islice
 
 import pytest
 
-from finetune.adapters.embedded.corpus import unlabelled_documents
+from finetune.adapters.embedded.corpus import extractions, unlabelled_documents
 from finetune.adapters.embedded.messages import OUTCOMES, generate_messages
 
 
@@ -45,3 +45,16 @@ def test_documents_are_varied_and_filled_in(documents):
     assert all(documents)
     assert len(set(documents)) > 0.97 * len(documents)
     assert not [d for d in documents if "<" in d or "|" in d]
+
+
+def test_extractions_name_facts_and_no_outcome():
+    for request, text, answer in islice(extractions(3), 2000):
+        facts = json.loads(answer)
+        assert list(facts) == list(json.loads(request))
+        assert text
+        assert not {str(value).casefold() for value in facts.values()} & set(OUTCOMES)
+
+
+def test_extractions_share_no_message_with_the_labelled_set():
+    labelled = {message.text for message in generate_messages(3000, 3)}
+    assert not labelled & {row.text for row in islice(extractions(3), 3000) if len(row.text) > 60}

@@ -6,6 +6,7 @@ import pytest
 from tests.unit.application.world import make_world
 
 from finetune.adapters.reports.html import REASONS, HtmlReport
+from finetune.application.wording import percent
 from finetune.domain.decisions import REASONS as ALL_REASONS
 from finetune.domain.errors import MissingExtra
 
@@ -59,6 +60,14 @@ def test_the_summary_comes_first_and_says_what_counts(document, page):
     assert f"Of 1,000 test messages it answered {document['selective']['answered']}" in text
     for finding in document["summary"]:
         assert finding["text"] in text
+
+
+def test_coverage_of_answered_and_handed_over_messages_stands_apart(document, page):
+    text = page.replace("\N{NO-BREAK SPACE}", " ")
+    for part in ("answered", "handed over"):
+        value = document["coverage"][part.replace(" ", "_")]["value"]
+        row = text[text.index(f"Truth on the shortlist, {part}") :].split("</tr>")[0]
+        assert percent(value) in row
 
 
 def test_nothing_is_loaded_from_outside_and_nothing_is_run(page):

@@ -7,14 +7,18 @@ document pairs a message with a label, holds the key of the answer format, or ha
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from finetune.adapters.embedded.inventory import Draws, choose, fill, inventory, lines, read
 from finetune.adapters.embedded.messages import Message, message_stream
+from finetune.adapters.embedded.situation import NOT_MENTIONED
 
 # Moves the messages of the corpus away from those that a user draws with the same seed.
 _OFFSET = 7_919_000_003
+# Without "also", which has the name of an outcome among its values, and codes that no one would write.
+NAMED_FACTS = ("who", "severity", "onset", "course", "history", "ask", "supply", "deadline")
 _KINDS = {"message": 0.4, "summary": 0.15, "sentences": 0.2, "dialogue": 0.05, "notes": 0.05, "json": 0.15}
 
 
@@ -50,6 +54,54 @@ def unlabelled_documents(seed: int) -> Iterator[str]:
         else:
             count = 1 + int(draws.uniform() * 4)
             yield ("\n" if kind == "dialogue" else " ").join(_sentence(kind, draws) for _ in range(count))
+
+
+class Extraction(NamedTuple):
+    """A message and facts that it shows: what is asked for, the text, and the answer as a JSON object."""
+
+    request: str
+    text: str
+    answer: str
+
+
+def extractions(seed: int) -> Iterator[Extraction]:
+    """Yield messages with some of their facts, without end: reading, not triage.
+
+    Parameters
+    ----------
+    seed
+        Any integer; the same seed gives the same extractions.
+
+    Yields
+    ------
+    Extraction
+        The facts are those a reader would name (who, since when, how bad, what is asked for); what
+        follows from them, the outcome, is not among them.
+
+    Examples
+    --------
+    >>> import json
+    >>> facts = json.loads(next(extractions(1)).answer)
+    >>> set(facts) <= {"topic", "summary", *NAMED_FACTS}
+    True
+    """
+    draws = Draws(seed)
+    for message in message_stream(seed + 2 * _OFFSET):
+        shown = {key: message.facts[key] for key in NAMED_FACTS if message.facts[key] != NOT_MENTIONED}
+        shown["topic"] = _topic(message.rationale)
+        shown["summary"] = message.rationale
+        keys = sorted(shown, key=lambda _: draws.uniform())[: 1 + int(draws.uniform() * 3)]
+        # The topic comes often and first: it is the hardest to read and says the most.
+        if draws.chance(0.6):
+            keys = ["topic", *(key for key in keys if key != "topic")]
+        request = ", ".join(f'"{key}": "<{key}>"' for key in keys)
+        answer = json.dumps({key: shown[key] for key in keys}, ensure_ascii=False)
+        yield Extraction(f"{{{request}}}", message.text, answer)
+
+
+def _topic(rationale: str) -> str:
+    """Return the first words of a summary, which name the concern."""
+    return re.split(r" with | for a | in a |,|\.", rationale)[0]
 
 
 def _summary(message: Message) -> str:

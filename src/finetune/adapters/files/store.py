@@ -94,7 +94,11 @@ class FolderStore:
         """Remove a file or folder, if it is there."""
         path = self._path(name)
         if path.is_dir():
-            shutil.rmtree(path)
+            # Out of sight in one step: half a folder must not be taken for the whole.
+            gone = path.with_name(f".{path.name}.removed")
+            shutil.rmtree(gone, ignore_errors=True)
+            path.rename(gone)
+            shutil.rmtree(gone)
         else:
             path.unlink(missing_ok=True)
 
@@ -151,7 +155,7 @@ class FolderStore:
 
     def publish(self, folder: Path) -> None:
         """Move this folder to another place; what stood there goes away once the new one is there."""
-        old = folder.with_name(f"{folder.name}.old")
+        old = folder.with_name(f".{folder.name}.old")
         if folder.exists():
             shutil.rmtree(old, ignore_errors=True)
             folder.rename(old)

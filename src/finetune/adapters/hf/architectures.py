@@ -73,6 +73,13 @@ def choose_target_modules(model: PreTrainedModel, requested: Sequence[str] | str
                 seen=kind,
                 remedy=f"list the attention layers; linear layers here: {', '.join(available)}",
             )
+        if not available:
+            raise InvalidInput(
+                "this architecture has no linear layers that LoRA could adapt",
+                where="model_id",
+                seen=kind,
+                remedy="choose a model of a current decoder architecture, such as Qwen2.5 or GLM-4",
+            )
         return available
     names = [requested] if isinstance(requested, str) else list(requested)
     missing = [name for name in names if name not in available]

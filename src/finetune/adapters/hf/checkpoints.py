@@ -20,9 +20,10 @@ _PARTS = (
 )
 
 
-def is_complete(checkpoint: Path) -> bool:
-    """Whether every part of a checkpoint was written before the process ended."""
-    if not all((checkpoint / part).is_file() for part in _PARTS):
+def is_complete(checkpoint: Path, processes: int = 1) -> bool:
+    """Whether every part of a checkpoint was written before the processes ended."""
+    states = [f"rng_state_{i}.pth" for i in range(processes)] if processes > 1 else ["rng_state.pth"]
+    if not all((checkpoint / part).is_file() for part in (*_PARTS, *states)):
         return False
     try:
         state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
@@ -31,7 +32,17 @@ def is_complete(checkpoint: Path) -> bool:
     return isinstance(state, dict) and "global_step" in state
 
 
-def latest_checkpoint(folder: Path) -> Path | None:
+def had_stopped_early(checkpoint: Path, patience: int) -> bool:
+    """Whether training had nothing left to do at a checkpoint but to take the best adapter.
+
+    The Trainer restores the patience counter but not the wish to stop, and would go on.
+    """
+    state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    callback = state.get("stateful_callbacks", {}).get("EarlyStoppingCallback", {})
+    return bool(callback.get("attributes", {}).get("early_stopping_patience_counter", 0) >= patience)
+
+
+def latest_checkpoint(folder: Path, processes: int = 1) -> Path | None:
     """Return the newest complete checkpoint, after removing newer ones that were cut off.
 
     A checkpoint that the newest one names as the best so far must be there too.
@@ -50,7 +61,7 @@ def latest_checkpoint(folder: Path) -> Path | None:
         reverse=True,
     )
     for _, path in found:
-        if not is_complete(path):
+        if not is_complete(path, processes):
             shutil.rmtree(path)
             continue
         state = json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
@@ -60,7 +71,7 @@ def latest_checkpoint(folder: Path) -> Path | None:
                 "the best checkpoint so far is gone",
                 where=str(folder),
                 seen=f"checkpoint-{best}",
-                remedy="put it back, or train again without --resume",
+                remedy="put it back, or delete the folder and train again",
             )
         return path
     return None

@@ -25,6 +25,10 @@ from finetune.domain.prompts import DECISION_HEAD, PromptFormat, answer_text, ra
 
 # Room kept free behind a prompt that is only scored, so that training and scoring shorten alike.
 _ANSWER_ROOM = 16
+# Any fixed day; this one is the default of Llama's templates.
+_DATE = "26 Jul 2024"
+_TODAY = re.compile(r"strftime_now\([^)]*\)")
+_SENTINEL = "ANSWER"
 
 
 class HfEncoder:
@@ -53,15 +57,21 @@ class HfEncoder:
         self.outcomes = labels.outcomes
         self.max_length = max_length
         self._prompt = prompt
-        special = sorted(set(tokenizer.all_special_tokens) | _special_added(tokenizer), key=len, reverse=True)
+        special = sorted(set(tokenizer.all_special_tokens) | _added_tokens(tokenizer), key=len, reverse=True)
         self._special = re.compile("|".join(map(re.escape, special))) if special else None
+        # Some templates write today's date; a prompt must not change over night.
+        template = tokenizer.chat_template
+        self._template = _TODAY.sub(f"'{_DATE}'", template) if isinstance(template, str) else None
         self._merge_system = False
+        self._bridge = ""
         self._merge_system = not self._template_takes_system()
-        self.end_id = self._end_of_turn()
+        self._bridge, self.end_id = self._around_the_answer()
         self.pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else self.end_id
         self.label_paths = self._label_paths()
         self._room = max(len(path) for path in self.label_paths) + _ANSWER_ROOM
         fixed = len(self._ids(self.prompt_text("") + DECISION_HEAD)) + self._room
+        # What may be written behind a text without pushing all of it out.
+        self.spare_tokens = (max_length - fixed) // 2 + self._room
         if fixed > max_length:
             raise InvalidInput(
                 f"instructions and answer take {fixed} tokens, so no text fits",
@@ -75,7 +85,7 @@ class HfEncoder:
 
     def prompt_text(self, text: str) -> str:
         """Return the whole prompt for a text, up to where the answer begins."""
-        return self._render(self._messages(self._defused(text)), generation=True)
+        return self._render(self._messages(self._defused(text)), generation=True) + self._bridge
 
     def score_ids(self, text: str) -> tuple[list[int], int]:
         """Return the ids of prompt and decision head for a text, and how many characters were left out."""
@@ -111,7 +121,7 @@ class HfEncoder:
                 "prompt and answer share a token, so the loss cannot be limited to the answer",
                 where=example.id,
                 seen=self.tokens(ids[start - 1 : start + 2]),
-                remedy="end the prompt template with a line break or a special token",
+                remedy="use a chat template whose generation prompt ends with a special token or a new line",
             )
         return EncodedExample(tuple(ids), start, removed)
 
@@ -125,7 +135,7 @@ class HfEncoder:
         core = getattr(tokenizer, "backend_tokenizer", None)
         parts = [
             core.to_str() if core is not None else sorted(tokenizer.get_vocab().items()),
-            tokenizer.chat_template,
+            self.prompt_text("probe"),
             self.max_length,
             self.label_paths,
             self.end_id,
@@ -148,7 +158,12 @@ class HfEncoder:
         # enable_thinking is read by the templates of GLM-4.5 and Qwen3, and ignored by all others.
         return str(
             self.tokenizer.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=generation, enable_thinking=False
+                messages,
+                tokenize=False,
+                add_generation_prompt=generation,
+                enable_thinking=False,
+                date_string=_DATE,
+                chat_template=self._template,
             )
         )
 
@@ -157,24 +172,28 @@ class HfEncoder:
             text = self.prompt_text("probe")
         except TemplateError:
             return False
-        return all(message["content"] in text for message in self._prompt.messages("probe"))
+        return self._prompt.messages("probe")[0]["content"].strip() in text
 
-    def _end_of_turn(self) -> int:
-        """Return the token that ends the model's turn: what the chat template puts behind an answer.
+    def _around_the_answer(self) -> tuple[str, int]:
+        """Return what the chat template puts between prompt and answer, and the token after the answer.
 
-        GLM's template puts nothing there; the model ends its turn by opening the next one.
+        GLM's template puts nothing behind an answer; the model ends its turn by opening the next one.
         """
         tokenizer = self.tokenizer
+        bridge = ""
         if tokenizer.chat_template is not None:
-            answer = answer_text(self.outcomes[0], "")
-            conversation = [*self._messages("probe"), {"role": "assistant", "content": answer}]
-            tail = self._render(conversation, generation=False).rpartition(answer)[2]
-            ids = self._ids(tail.strip())
+            prompt = self.prompt_text("probe")
+            turn = {"role": "assistant", "content": _SENTINEL}
+            whole = self._render([*self._messages("probe"), turn], generation=False)
+            before, found, tail = whole.partition(_SENTINEL)
+            if found and before.startswith(prompt) and self._is_prefix(before, DECISION_HEAD):
+                bridge = before[len(prompt) :]
+            ids = self._ids(tail.strip()) if found else []
             if ids and (ids[0] in tokenizer.all_special_ids or ids[0] in tokenizer.added_tokens_decoder):
-                return int(ids[0])
+                return bridge, int(ids[0])
             user = tokenizer.convert_tokens_to_ids("<|user|>")
-            if isinstance(user, int) and user not in (None, tokenizer.unk_token_id):
-                return user
+            if isinstance(user, int) and user != tokenizer.unk_token_id:
+                return bridge, user
         if tokenizer.eos_token_id is None:
             raise InvalidInput(
                 "the tokeniser names no end-of-text token, so the model would never learn to stop",
@@ -182,7 +201,11 @@ class HfEncoder:
                 seen=tokenizer.name_or_path,
                 remedy="set eos_token in tokenizer_config.json",
             )
-        return int(tokenizer.eos_token_id)
+        return bridge, int(tokenizer.eos_token_id)
+
+    def _is_prefix(self, text: str, more: str) -> bool:
+        ids = self._ids(text)
+        return self._ids(text + more)[: len(ids)] == ids
 
     def _label_paths(self) -> list[list[int]]:
         """Return each outcome's token ids after the decision head, up to the closing quote."""
@@ -201,9 +224,15 @@ class HfEncoder:
                 )
             closed = rationale_head(outcome)[len(DECISION_HEAD) :].partition('", "abstain": ')[0] + '"'
             rest = joint[len(head_ids) :]
-            length = next(
-                n for n in range(1, len(rest) + 1) if self.tokenizer.decode(rest[:n]).startswith(closed)
-            )
+            lengths = range(1, len(rest) + 1)
+            length = next((n for n in lengths if self.tokenizer.decode(rest[:n]).startswith(closed)), None)
+            if length is None:
+                raise InvalidInput(
+                    "the tokeniser does not give this label back as it was written",
+                    where="labels.yaml",
+                    seen=outcome,
+                    remedy="choose plain letters for the label's name",
+                )
             paths.append(rest[:length])
         # In sorted order a prefix stands right before the paths that continue it.
         ordered = sorted(zip(paths, self.outcomes, strict=True))
@@ -253,8 +282,9 @@ class HfEncoder:
         return self._special.sub(lambda match: f"{match[0][0]} {match[0][1:]}", text)
 
 
-def _special_added(tokenizer: PreTrainedTokenizerBase) -> set[str]:
-    return {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+def _added_tokens(tokenizer: PreTrainedTokenizerBase) -> set[str]:
+    # Not only those flagged special: <think> and the tool tokens of some models are not, and steer as much.
+    return {token.content for token in tokenizer.added_tokens_decoder.values() if token.content.strip()}
 
 
 class EncoderOpener:

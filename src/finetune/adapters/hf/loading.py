@@ -18,9 +18,10 @@ from transformers.utils import logging
 
 from finetune.application.config import ProjectConfig
 from finetune.domain.errors import FinetuneError, IntegrityError, InvalidInput
+from finetune.domain.prompts import DECISION_HEAD
 
 ResolveModel = Callable[[str], str]
-WEIGHT_SUFFIXES = (".safetensors", ".json", ".txt", ".model", ".jinja")
+WEIGHT_SUFFIXES = (".safetensors", ".json", ".txt", ".model", ".jinja", ".py")
 
 
 def choose_device() -> torch.device:
@@ -87,12 +88,20 @@ def load_tokenizer(config: ProjectConfig, resolve: ResolveModel) -> PreTrainedTo
     """
     name = config.tokenizer_id or config.model_id
     source = resolve(name)
+    # The revision names a commit of the model's repository, not of another one.
+    revision = config.revision if config.tokenizer_id is None else None
     try:
-        return AutoTokenizer.from_pretrained(
-            source, revision=config.revision, trust_remote_code=config.trust_remote_code
+        tokenizer = AutoTokenizer.from_pretrained(
+            source, revision=revision, trust_remote_code=config.trust_remote_code
         )
     except (OSError, ValueError, KeyError, json.JSONDecodeError) as error:
         raise explain_failure(error, name, source) from error
+    # Without tokeniser files transformers builds an empty one.
+    if not tokenizer(DECISION_HEAD, add_special_tokens=False)["input_ids"]:
+        raise IntegrityError(
+            "the folder holds no tokeniser", where="tokenizer_id", seen=name, remedy="add tokenizer.json"
+        )
+    return tokenizer
 
 
 def load_base(config: ProjectConfig, resolve: ResolveModel, precision: str) -> PreTrainedModel:

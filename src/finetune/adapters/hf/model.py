@@ -9,6 +9,7 @@ from peft import PeftModel, get_peft_model_state_dict
 from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedModel
 
+from finetune.adapters.hf.checks import check_fits, check_scoring
 from finetune.adapters.hf.encoder import HfEncoder
 from finetune.adapters.hf.loading import (
     ResolveModel,
@@ -71,6 +72,9 @@ class HfModelOpener:
         model.eval()
         encoder = HfEncoder(load_tokenizer(config, self._resolve), labels, prompt, config.training.max_length)
         options = config.prediction
+        check_fits(model, encoder)
+        scorer = CausalLabelScorer(model, encoder, options.batch_size)
+        check_scoring(scorer)
         return HfDecisionModel(
             identity=ModelIdentity(
                 base=config.model_id,
@@ -81,7 +85,7 @@ class HfModelOpener:
                 encoder_hash=encoder.fingerprint(),
                 precision=precision,
             ),
-            scorer=CausalLabelScorer(model, encoder, options.batch_size),
+            scorer=scorer,
             writer=CausalRationaleWriter(model, encoder, options.batch_size, options.max_rationale_tokens),
         )
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from finetune.application.ports import MetricsLog, Progress, ProgressTask
+from finetune.domain.errors import InvalidInput
 
 _TRAINING_KEYS = ("loss", "learning_rate", "grad_norm")
 
@@ -22,11 +26,15 @@ class Reporting(TrainerCallback):
         Written by the main process only.
     progress
         Where progress is shown.
+    begun, identity
+        File to write with the first checkpoint, and what it says of this training.
     """
 
-    def __init__(self, log: MetricsLog, progress: Progress) -> None:
+    def __init__(self, log: MetricsLog, progress: Progress, begun: Path, identity: Mapping[str, Any]) -> None:
         self._log = log
         self._progress = progress
+        self._begun = begun
+        self._identity = identity
         self._open = ExitStack()
         self._task: ProgressTask | None = None
 
@@ -46,6 +54,15 @@ class Reporting(TrainerCallback):
         if state.global_step >= state.max_steps:
             control.should_evaluate = True
 
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Say which training the checkpoints belong to, once there is one to lose."""
+        if state.is_world_process_zero and not self._begun.exists():
+            new = self._begun.with_suffix(".new")
+            new.write_text(json.dumps(self._identity), encoding="utf-8")
+            new.replace(self._begun)
+
     def on_log(
         self,
         args: TrainingArguments,
@@ -58,6 +75,14 @@ class Reporting(TrainerCallback):
         if not state.is_world_process_zero or not logs:
             return
         values = {"step": state.global_step, "epoch": state.epoch}
+        if not math.isfinite(logs.get("loss", 0.0)):
+            raise InvalidInput(
+                f"the training loss is not a number at step {state.global_step}",
+                where="training.learning_rate",
+                seen=logs["loss"],
+                remedy="lower it, or set training.bf16: false; `finetune train --resume` goes on from the "
+                "last checkpoint only with the same settings",
+            )
         if "eval_log_loss" in logs:
             metrics = {k.removeprefix("eval_"): v for k, v in logs.items() if k.startswith("eval_")}
             self._log.append("evaluation", {**values, **metrics})

@@ -21,8 +21,8 @@ from finetune.domain.errors import InvalidInput
 
 # Vocabulary logits of one expanded forward may take this many float32 values (256 MiB).
 _LOGIT_BUDGET = 64 * 1024 * 1024
-# Cached positions (rows x labels x prompt tokens) of one expanded forward.
-_CACHE_BUDGET = 256 * 1024
+# Bytes that the cache of one batch may take once it is expanded over labels.
+_CACHE_BUDGET = 2**30
 
 
 def left_pad(rows: Sequence[Sequence[int]], pad_id: int, device: torch.device) -> dict[str, torch.Tensor]:
@@ -54,7 +54,7 @@ class CausalLabelScorer:
     def __init__(self, model: PreTrainedModel, encoder: HfEncoder, batch_size: int) -> None:
         self.model = model
         self.encoder = encoder
-        self._batch_size = batch_size
+        self.batch_size = batch_size
         self._last_logits = {"logits_to_keep": 1} if accepts(model, "logits_to_keep") else {}
         self._positions = accepts(model, "position_ids")
 
@@ -91,8 +91,8 @@ class CausalLabelScorer:
         self.model.eval()
         try:
             with torch.inference_mode():
-                for start in range(0, len(order), self._batch_size):
-                    rows = order[start : start + self._batch_size]
+                for start in range(0, len(order), self.batch_size):
+                    rows = order[start : start + self.batch_size]
                     sums[rows] = self._score_batch([encoded[i][0] for i in rows])
                     if task is not None:
                         task.advance(len(rows))
@@ -119,9 +119,9 @@ class CausalLabelScorer:
         scores = first[:, [path[0] for path in paths]].cpu().numpy()
         longer = [k for k, path in enumerate(paths) if len(path) > 1]
         tail = max(len(path) for path in paths) - 1
-        rows, width = batch["input_ids"].shape
+        rows = len(prompts)
         by_logits = _LOGIT_BUDGET // (rows * max(tail, 1) * first.shape[1])
-        chunk = max(1, min(by_logits, _CACHE_BUDGET // (rows * width)))
+        chunk = max(1, min(by_logits, _CACHE_BUDGET // max(_nbytes(cache), 1)))
         for start in range(0, len(longer), chunk):
             chosen = longer[start : start + chunk]
             scores[:, chosen] += self._score_tails(batch, copy.deepcopy(cache), [paths[k] for k in chosen])
@@ -154,6 +154,15 @@ class CausalLabelScorer:
 
     def _arguments(self, batch: dict[str, torch.Tensor]) -> dict[str, Any]:
         return batch if self._positions else {k: v for k, v in batch.items() if k != "position_ids"}
+
+
+def _nbytes(cache: DynamicCache) -> int:
+    return sum(
+        tensor.nbytes
+        for layer in cache.layers
+        for tensor in vars(layer).values()
+        if isinstance(tensor, torch.Tensor)
+    )
 
 
 def _log_softmax(logits: torch.Tensor) -> torch.Tensor:

@@ -7,8 +7,10 @@ import math
 import platform
 import shutil
 import time
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -22,16 +24,25 @@ from transformers import (
 
 from finetune.adapters.hf.architectures import assert_adapted, choose_target_modules
 from finetune.adapters.hf.batches import AnswerCollator, EncodedRows, LengthGroupedSampler
-from finetune.adapters.hf.checkpoints import latest_checkpoint
+from finetune.adapters.hf.checkpoints import had_stopped_early, latest_checkpoint
+from finetune.adapters.hf.checks import check_fits, check_scoring
 from finetune.adapters.hf.encoder import HfEncoder
 from finetune.adapters.hf.estimate import estimate_size
-from finetune.adapters.hf.loading import ResolveModel, choose_precision, load_base, load_tokenizer, quiet
+from finetune.adapters.hf.loading import (
+    ResolveModel,
+    choose_device,
+    choose_precision,
+    load_base,
+    load_tokenizer,
+    quiet,
+)
 from finetune.adapters.hf.objective import AnswerTrainer
 from finetune.adapters.hf.reporting import Reporting, Silence
 from finetune.adapters.hf.scorer import CausalLabelScorer
 from finetune.adapters.hf.validation import ValidationMetrics
 from finetune.application.config import ProjectConfig
 from finetune.application.ports import (
+    BEGUN,
     CHECKPOINTS,
     EncodedExample,
     MetricsLog,
@@ -40,6 +51,7 @@ from finetune.application.ports import (
     TrainingJob,
     TrainingOutcome,
 )
+from finetune.domain.errors import IntegrityError, InvalidInput
 
 
 class HfTrainer:
@@ -71,10 +83,15 @@ class HfTrainer:
         arguments = _arguments(job, checkpoints, precision)
         main = arguments.process_index == 0
         progress = progress if main else Silence()
+        _one_process_per_gpu(arguments)
+        machine = {"processes": arguments.world_size, "precision": precision}
         with arguments.main_process_first(desc="choosing a checkpoint"):
-            resume_from = latest_checkpoint(checkpoints) if job.resume else None
-            if main:
-                _remember(job.config, checkpoints)
+            resume_from = None
+            if job.resume and (job.folder / BEGUN).is_file():
+                _same_machine(job.folder / BEGUN, machine)
+                resume_from = latest_checkpoint(checkpoints, arguments.world_size)
+            elif main:
+                shutil.rmtree(checkpoints, ignore_errors=True)
         progress.say(estimate_size(job.config, self._resolve, precision).sentence())
         set_seed(settings.seed)
         tokenizer = load_tokenizer(job.config, self._resolve)
@@ -89,7 +106,9 @@ class HfTrainer:
         if job.config.trust_remote_code:
             progress.say("trust_remote_code is on: code from the model's repository is being run")
         model.to(arguments.device)
+        check_fits(model, encoder)
         scorer = CausalLabelScorer(model, encoder, job.config.prediction.batch_size)
+        check_scoring(scorer)
         validation = ValidationMetrics(scorer, encoder, job.labels, job.validation, settings.json_samples)
         # The adapter starts at zero, so this is the base model, also where a checkpoint is loaded below.
         first = dict(validation())
@@ -113,13 +132,19 @@ class HfTrainer:
             trainer.add_callback(
                 EarlyStoppingCallback(settings.early_stopping.patience, settings.early_stopping.min_delta)
             )
-        reporting = Reporting(log, progress)
+        begun = {"identity": job.identity, "machine": machine}
+        reporting = Reporting(log, progress, job.folder / BEGUN, begun)
         trainer.add_callback(reporting)
-        try:
-            trainer.train(resume_from_checkpoint=None if resume_from is None else str(resume_from))
-        finally:
-            reporting.close()
-        state = trainer.state
+        stopping = settings.early_stopping
+        if resume_from and stopping.enabled and had_stopped_early(resume_from, stopping.patience):
+            state = TrainerState.load_from_json(str(resume_from / "trainer_state.json"))
+            model.load_adapter(str(checkpoints / f"checkpoint-{state.best_global_step}"), "default")
+        else:
+            try:
+                trainer.train(resume_from_checkpoint=None if resume_from is None else str(resume_from))
+            finally:
+                reporting.close()
+            state = trainer.state
         if main:
             _save_adapter(model, job.folder)
         trainer.accelerator.wait_for_everyone()
@@ -182,6 +207,8 @@ def _arguments(job: TrainingJob, checkpoints: Path, precision: str) -> TrainingA
         greater_is_better=False,
         restore_callback_states_from_checkpoint=True,
         remove_unused_columns=False,
+        logging_nan_inf_filter=False,
+        use_cpu=choose_device().type == "cpu",
         ddp_find_unused_parameters=False,
         dataloader_pin_memory=torch.cuda.is_available(),
         disable_tqdm=True,
@@ -206,12 +233,25 @@ def _advanced(task: ProgressTask, row: EncodedExample) -> EncodedExample:
     return row
 
 
-def _remember(config: ProjectConfig, checkpoints: Path) -> None:
-    """Keep the configuration beside the checkpoints; a checkpoint fits no other."""
-    checkpoints.mkdir(parents=True, exist_ok=True)
-    new = checkpoints / ".config.json.new"
-    new.write_text(json.dumps(config.model_dump(mode="json"), indent=2), encoding="utf-8")
-    new.replace(checkpoints / "config.json")
+def _one_process_per_gpu(arguments: TrainingArguments) -> None:
+    if arguments.n_gpu > 1:
+        raise InvalidInput(
+            f"{arguments.n_gpu} GPUs are visible to one process",
+            remedy="start one process for each with `accelerate launch -m finetune train`, or show this "
+            "one a single GPU with CUDA_VISIBLE_DEVICES=0",
+        )
+
+
+def _same_machine(begun: Path, machine: Mapping[str, Any]) -> None:
+    """Check that a training is resumed as it was begun: elsewhere it would end with other weights."""
+    before = json.loads(begun.read_text(encoding="utf-8"))["machine"]
+    if before != machine:
+        raise IntegrityError(
+            "the interrupted training ran with another number of processes or another precision",
+            where=str(begun),
+            seen=machine,
+            remedy=f"resume it with {before}, or delete this folder to begin again",
+        )
 
 
 def _step(checkpoint: Path | None) -> int:

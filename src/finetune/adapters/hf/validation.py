@@ -45,8 +45,9 @@ class ValidationMetrics:
         self._rows = rows
         self._samples = rows[:json_samples]
         self._truth = np.array([labels.index(str(row.label)) for row in rows])
-        # Room for an answer: the longest label, the skeleton, and a rationale of one or two sentences.
-        self._answer_room = max(len(path) for path in encoder.label_paths) + 80
+        # Room for the longest label, the skeleton, and a rationale of one or two sentences.
+        wanted = max(len(path) for path in encoder.label_paths) + 80
+        self._answer_room = min(wanted, encoder.spare_tokens)
 
     def __call__(self) -> Mapping[str, float]:
         """Return log_loss, accuracy, ece, mce, brier and json_validity (the last where sampled)."""
@@ -79,9 +80,16 @@ class ValidationMetrics:
         model = self._scorer.model
         training = model.training
         model.eval()
+        room, size = self._answer_room, self._scorer.batch_size
         try:
-            prompts = [self._encoder.prompt_ids(row.text, self._answer_room) for row in self._samples]
-            answers = generate(model, self._encoder, prompts, self._answer_room, stop_at_quote=False)
+            prompts = [self._encoder.prompt_ids(row.text, room) for row in self._samples]
+            answers = [
+                answer
+                for start in range(0, len(prompts), size)
+                for answer in generate(
+                    model, self._encoder, prompts[start : start + size], room, stop_at_quote=False
+                )
+            ]
         finally:
             model.train(training)
         return float(np.mean([parse_answer(answer, self._labels).valid for answer in answers]))

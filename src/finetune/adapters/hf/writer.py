@@ -94,21 +94,18 @@ class CausalRationaleWriter:
         self, texts: Sequence[str], decisions: Sequence[str], task: ProgressTask | None = None
     ) -> list[str]:
         """Return one rationale per text; greedy, capped, closed by us."""
+        # Where prompts nearly fill the window the cap gives way, not the text.
+        cap = min(self._max_new_tokens, self._encoder.spare_tokens)
         written: list[str] = []
         self._model.eval()
         for start in range(0, len(texts), self._batch_size):
+            part = slice(start, start + self._batch_size)
             rows = [
-                self._encoder.rationale_ids(text, decision, self._max_new_tokens)
-                for text, decision in zip(
-                    texts[start : start + self._batch_size],
-                    decisions[start : start + self._batch_size],
-                    strict=True,
-                )
+                self._encoder.rationale_ids(text, decision, cap)
+                for text, decision in zip(texts[part], decisions[part], strict=True)
             ]
-            texts_written = generate(
-                self._model, self._encoder, rows, self._max_new_tokens, stop_at_quote=True
-            )
-            written.extend(read_string(text) for text in texts_written)
+            answers = generate(self._model, self._encoder, rows, cap, stop_at_quote=True)
+            written.extend(read_string(text) for text in answers)
             if task is not None:
                 task.advance(len(rows))
         return written
@@ -122,10 +119,11 @@ def generate(
     *,
     stop_at_quote: bool,
 ) -> list[str]:
-    """Continue prompts greedily and return the new text of each, end-of-turn token excluded."""
+    """Continue prompts greedily and return the new text of each, without control tokens."""
     batch = left_pad(rows, encoder.pad_id, model.device)
     width = batch["input_ids"].shape[1]
     stopping = StoppingCriteriaList([_StringClosed(encoder, width)] if stop_at_quote else [])
+    ends = {encoder.end_id, *_ids(model.generation_config.eos_token_id)}
     with torch.inference_mode():
         ids = model.generate(
             input_ids=batch["input_ids"],
@@ -135,12 +133,18 @@ def generate(
             temperature=None,
             top_p=None,
             top_k=None,
-            eos_token_id=encoder.end_id,
+            eos_token_id=sorted(ends),
             pad_token_id=encoder.pad_id,
             stopping_criteria=stopping,
         )
-    new = ids[:, width:].tolist()
-    return [
-        encoder.tokenizer.decode(row[: row.index(encoder.end_id)] if encoder.end_id in row else row)
-        for row in new
-    ]
+    answers = []
+    for row in ids[:, width:].tolist():
+        length = next((n for n, token in enumerate(row) if token in ends), len(row))
+        answers.append(encoder.tokenizer.decode(row[:length], skip_special_tokens=True))
+    return answers
+
+
+def _ids(value: int | list[int] | None) -> list[int]:
+    if value is None:
+        return []
+    return value if isinstance(value, list) else [value]

@@ -1,5 +1,6 @@
 """How far probabilities can be taken at their word, and how to mend them."""
 
+from finetune.domain.calibration.error_intervals import calibration_error_intervals
 from finetune.domain.calibration.null_band import NullBand, ece_null_band
 from finetune.domain.calibration.reliability import (
     ReliabilityBins,
@@ -14,6 +15,7 @@ __all__ = [
     "NullBand",
     "ReliabilityBins",
     "Temperature",
+    "calibration_error_intervals",
     "compute_brier_score",
     "compute_ece",
     "compute_log_loss",

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from finetune.domain.calibration.reliability import bin_edges, bin_index, top_confidence
-from finetune.domain.checks import as_count, as_level
+from finetune.domain.checks import as_count, as_generator, as_level
 
 _BLOCK_CELLS = 1 << 20
 
@@ -60,7 +60,7 @@ def ece_null_band(
     True
     """
     confidence = top_confidence(y_prob)[0]
-    level = as_level(level, name="level")
+    level, rng = as_level(level, name="level"), as_generator(rng)
     errors = np.empty(as_count(n_resamples, name="n_resamples"))
     edges = bin_edges(confidence, n_bins, "width")
     index = bin_index(confidence, edges)

@@ -15,11 +15,11 @@ from finetune.domain.checks import (
     as_array,
     as_choice,
     as_count,
+    as_flags,
     as_labels,
-    as_vector,
 )
 from finetune.domain.errors import InvalidInput
-from finetune.domain.probabilities import as_rows
+from finetune.domain.probabilities import as_event_probabilities, as_rows
 
 
 def reliability_bins(
@@ -33,7 +33,7 @@ def reliability_bins(
         Shape (n, K): the confidence is that of the most likely label (the first one on a tie).
         Shape (n,): the probability that y = 1, which is the confidence of that event.
     y_true
-        Shape (n,): label indices, 0 and 1 for the second form.
+        Shape (n,): label indices; for the second form bool, or 0 and 1.
     n_bins
         Number of bins; 1.0 falls into the last one and 0.0 into the first.
     binning
@@ -147,6 +147,8 @@ def confidence_and_hits(y_prob: npt.ArrayLike, y_true: npt.ArrayLike) -> tuple[F
     (array([0.8, 0.7]), array([ True, False]))
     """
     confidence, predicted, n_labels = top_confidence(y_prob)
+    if predicted is None:
+        return confidence, as_flags(y_true, n_rows=len(confidence), name="y_true")
     labels = as_labels(y_true, n_rows=len(confidence), n_labels=n_labels, name="y_true")
     return confidence, labels == predicted
 
@@ -167,10 +169,10 @@ def bin_index(confidence: FloatArray, edges: FloatArray) -> IntArray:
     return np.maximum(np.searchsorted(edges, confidence, side="left") - 1, 0)
 
 
-def top_confidence(y_prob: npt.ArrayLike) -> tuple[FloatArray, IntArray | int, int]:
-    """Confidence of the predicted event, that event, and the number of labels."""
+def top_confidence(y_prob: npt.ArrayLike) -> tuple[FloatArray, IntArray | None, int]:
+    """Confidence of the predicted event, its label (None: y = 1 in every row), and the number of labels."""
     if as_array(y_prob, "y_prob").ndim == 1:
-        return as_vector(y_prob, name="y_prob", low=0.0, high=1.0), 1, 2
+        return as_event_probabilities(y_prob, name="y_prob"), None, 2
     rows = as_rows(y_prob, name="y_prob")
     predicted = rows.argmax(axis=1)
     return rows[np.arange(len(rows)), predicted], predicted, rows.shape[1]

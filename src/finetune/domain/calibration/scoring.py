@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from finetune.domain.checks import as_array, as_labels, as_vector
-from finetune.domain.probabilities import as_rows, row_blocks, to_log
+from finetune.domain.checks import as_array, as_flags, as_labels
+from finetune.domain.probabilities import as_event_probabilities, as_rows, row_blocks, to_log
 
 
 def compute_brier_score(y_prob: npt.ArrayLike, y_true: npt.ArrayLike) -> float:
@@ -18,7 +18,7 @@ def compute_brier_score(y_prob: npt.ArrayLike, y_true: npt.ArrayLike) -> float:
         Shape (n, K): summed over the labels, in [0, 2].  Shape (n,): the probability that y = 1, for which
         (p - y)^2 is taken alone, in [0, 1]; for K = 2 the first form is twice the second.
     y_true
-        Shape (n,): label indices, 0 and 1 for the second form.
+        Shape (n,): label indices; for the second form bool, or 0 and 1.
 
     Returns
     -------
@@ -40,8 +40,8 @@ def compute_brier_score(y_prob: npt.ArrayLike, y_true: npt.ArrayLike) -> float:
     0.0375
     """
     if as_array(y_prob, "y_prob").ndim == 1:
-        p = as_vector(y_prob, name="y_prob", low=0.0, high=1.0)
-        y = as_labels(y_true, n_rows=len(p), n_labels=2, name="y_true")
+        p = as_event_probabilities(y_prob, name="y_prob")
+        y = as_flags(y_true, n_rows=len(p), name="y_true")
         return float(np.mean((p - y) ** 2))
     rows = as_rows(y_prob, name="y_prob")
     labels = as_labels(y_true, n_rows=len(rows), n_labels=rows.shape[1], name="y_true")

@@ -10,7 +10,15 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
-from finetune.domain.checks import BoolArray, FloatArray, as_choice, as_labels, as_level, read_record
+from finetune.domain.checks import (
+    BoolArray,
+    FloatArray,
+    as_choice,
+    as_generator,
+    as_labels,
+    as_level,
+    read_record,
+)
 from finetune.domain.conformal.quantile import CoverageLaw, conformal_quantile, conformal_rank
 from finetune.domain.conformal.scores import SCORES
 from finetune.domain.errors import InvalidInput
@@ -59,7 +67,7 @@ class ConformalPredictor:
     Raises
     ------
     InvalidInput
-        If a name is not known, the method has no randomised form, or it is randomised without ``rng``.
+        If a name is not known, the method has no randomised form, or it is randomised without a generator.
 
     Notes
     -----
@@ -99,11 +107,7 @@ class ConformalPredictor:
                 seen=randomized,
                 remedy="leave randomized out",
             )
-        if randomized and rng is None:
-            raise InvalidInput(
-                "a randomised predictor needs a generator", remedy="pass rng=numpy.random.default_rng(seed)"
-            )
-        self._rng = rng if randomized else None
+        self._rng = as_generator(rng) if randomized else None
         self._calibration: Calibration | None = None
 
     def calibrate(

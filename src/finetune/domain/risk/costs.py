@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import difflib
-import math
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from finetune.domain.checks import FloatArray, IntArray, as_array
+from finetune.domain.checks import FloatArray, IntArray, as_array, is_number
 from finetune.domain.errors import InvalidInput
+from finetune.domain.labels import ABSTAIN
 from finetune.domain.probabilities import as_rows
 
-ABSTAIN = "abstain"
+MAX_COST = 1e100
+"""Greatest cost that is accepted: sums of finite costs stay finite."""
+_NO_COST = f"a cost must be a number from 0 to {MAX_COST:g}"
+_COST_REMEDY = (
+    "costs count in relation to one another: express gains as smaller costs, and choose a larger unit"
+)
 
 
 def cost_matrix(
@@ -51,7 +56,7 @@ def cost_matrix(
     Raises
     ------
     InvalidInput
-        If a name is not known or given twice, or a cost is negative or not finite.
+        If a name is not known or given twice, or a cost is not a number from 0 to 1e100.
 
     Examples
     --------
@@ -59,10 +64,10 @@ def cost_matrix(
     array([[  0. , 100. ,   0.3],
            [  1. ,   0. ,   0.3]])
     """
-    rows = list(outcomes)
-    if len(rows) < 2 or len(set(rows)) < len(rows):
+    rows = [] if isinstance(outcomes, str) or not isinstance(outcomes, Iterable) else list(outcomes)
+    if not all(isinstance(name, str) for name in rows) or len(rows) < 2 or len(set(rows)) < len(rows):
         raise InvalidInput(
-            "there must be at least two outcomes, each named once", seen=rows, remedy="correct the names"
+            "there must be at least two outcomes, each named once", seen=outcomes, remedy="correct the names"
         )
     if abstain_outcome is None and ABSTAIN in rows:
         abstain_outcome = ABSTAIN
@@ -76,8 +81,8 @@ def cost_matrix(
     elif abstain_outcome is not None:
         _position(abstain_outcome, rows, "abstain_outcome")
     np.fill_diagonal(costs, 0.0)
-    for true, decided_costs in (pairs or {}).items():
-        for decided, cost in decided_costs.items():
+    for true, decided_costs in _table({} if pairs is None else pairs, "pairs").items():
+        for decided, cost in _table(decided_costs, f"pairs.{true}").items():
             where = f"pairs.{true}.{decided}"
             if true == decided:
                 raise InvalidInput(
@@ -137,7 +142,7 @@ def bayes_actions(log_probs: npt.ArrayLike, costs: npt.ArrayLike) -> BayesAction
 
 
 def as_cost_matrix(costs: npt.ArrayLike, n_labels: int) -> FloatArray:
-    """Check a matrix of costs with a row for each label: finite, non-negative, float64, shape (K, A)."""
+    """Check a matrix of costs with a row for each label: from 0 to 1e100, float64, shape (K, A)."""
     matrix = as_array(costs, "costs")
     if matrix.dtype.kind not in "fiu" or matrix.ndim != 2 or len(matrix) != n_labels or matrix.shape[1] < 2:
         raise InvalidInput(
@@ -145,24 +150,33 @@ def as_cost_matrix(costs: npt.ArrayLike, n_labels: int) -> FloatArray:
             seen=(matrix.dtype.name, matrix.shape),
             remedy="build the matrix with cost_matrix",
         )
-    bad = ~((matrix >= 0) & (matrix < np.inf))
+    matrix = matrix.astype(np.float64)
+    bad = ~((matrix >= 0) & (matrix <= MAX_COST))
     if bad.any():
         row, column = (int(i) for i in np.argwhere(bad)[0])
         raise InvalidInput(
-            "a cost must be finite and not negative",
+            _NO_COST,
             where=f"costs[{row}, {column}]",
             seen=float(matrix[row, column]),
-            remedy="express gains as smaller costs",
+            remedy=_COST_REMEDY,
         )
-    return matrix.astype(np.float64)
+    return matrix
+
+
+def _table(value: Mapping[str, Any], where: str) -> Mapping[str, Any]:
+    if isinstance(value, Mapping):
+        return value
+    raise InvalidInput(
+        "this is no table", where=where, seen=value, remedy="write {true: {decided: cost}}, by name"
+    )
 
 
 def _cost(value: float, where: str) -> float:
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0.0 <= value < math.inf:
-        return float(value)
-    raise InvalidInput(
-        "a cost must be a finite number, not negative", where=where, seen=value, remedy="correct it"
-    )
+    # As a number of Python: the cap is infinite in single precision.
+    number = value.item() if isinstance(value, np.generic) else value
+    if is_number(number) and 0 <= number <= MAX_COST:
+        return float(number)
+    raise InvalidInput(_NO_COST, where=where, seen=value, remedy=_COST_REMEDY)
 
 
 def _position(name: str, names: Sequence[str], where: str) -> int:

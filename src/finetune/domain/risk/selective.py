@@ -16,19 +16,15 @@ from finetune.domain.checks import (
     IntArray,
     as_count,
     as_flags,
-    as_labels,
     as_level,
     as_vector,
     read_record,
 )
 from finetune.domain.errors import InfeasibleGuarantee, InvalidInput
-from finetune.domain.probabilities import as_rows
 from finetune.domain.risk.bounds import binomial_p_value, error_free_rows_needed
+from finetune.domain.risk.candidates import start_weights, threshold_grid
 from finetune.domain.risk.testing import fallback_sequence
-from finetune.domain.statistics.intervals import clopper_pearson_upper
-
-_STRICTEST, _LOOSEST, _STEP = 16.0, -8.0, 1 / 16
-_STARTS = (4.0, 2.0, 1.0, 0.5)
+from finetune.domain.statistics.intervals import binomial_upper_bound
 
 
 def selective_threshold(
@@ -40,15 +36,18 @@ def selective_threshold(
 ) -> SelectiveThreshold:
     """Loosest threshold whose selective risk is shown to be at most ``risk_level``.
 
-    Answered are the eligible rows with score >= threshold.  The candidates are a fixed grid; from the
-    strictest to the loosest, "the risk at this candidate is above ``risk_level``" is tested by the exact
-    binomial test and rejected by the fallback procedure at the family-wise level ``delta``.
+    Answered are the eligible rows that :func:`~finetune.domain.risk.actions.answers` picks.  The candidates
+    are a fixed grid; from the strictest to the loosest, "the risk at this candidate is above
+    ``risk_level``" is tested by the exact binomial test and rejected by the fallback procedure at the
+    family-wise level ``delta``.
 
     Parameters
     ----------
     scores
-        Shape (n,): how sure each row's action is, as a log-odds (:func:`confidence_logit`).  The grid is
-        made for that scale: 1/16 apart from 16 down to -8, then -inf (answer everything eligible).
+        Shape (n,): how sure each row's action is, as a log-odds: see
+        :func:`~finetune.domain.risk.actions.confidence_logit`.  The grid is made for that scale
+        (:func:`~finetune.domain.risk.candidates.threshold_grid`) and ends with -inf, "answer everything
+        eligible".
     errors
         Shape (n,): whether the row's action is wrong, bool or 0 and 1.
     risk_level
@@ -68,7 +67,7 @@ def selective_threshold(
     InvalidInput
         If the input is not as above.
     InfeasibleGuarantee
-        If no candidate passes.  ``needed`` is the smallest number of answered rows that could do, all right.
+        If no candidate passes.  ``needed`` is the smallest number of eligible rows that would do, all right.
 
     Notes
     -----
@@ -83,9 +82,7 @@ def selective_threshold(
     Not promised: the risk of a label or a group, or of a single case; anything after the population has
     shifted; anything for a threshold or a level picked after looking at several results.
 
-    The weights start the search at 4, 2, 1 and 1/2 times logit(1 - risk_level): a calibrated model needs at
-    most the third, and one that is overconfident by a temperature of 2 or 4 one of the first two.  They
-    decide power only.
+    The weights (:func:`~finetune.domain.risk.candidates.start_weights`) decide power only.
 
     References
     ----------
@@ -116,7 +113,7 @@ def selective_threshold(
         needed = error_free_rows_needed(risk_level, float(weights.max()) * delta)
         raise InfeasibleGuarantee(
             f"no threshold is proven to keep the error rate among answered cases at or below {risk_level:g} "
-            f"with confidence {1 - delta:g}",
+            f"with confidence {_confidence(delta)}",
             seen=f"{len(values)} rows, {answered[-1]} that may be answered, {failed[-1]} of them wrong",
             remedy=f"{needed} answered rows without an error would be enough; calibrate with more rows, "
             "allow a greater risk_level or delta, or improve the model",
@@ -128,8 +125,8 @@ def selective_threshold(
         n_calibration=len(values),
         n_answered=int(answered[loosest]),
         n_errors=int(failed[loosest]),
-        upper_bound=clopper_pearson_upper(
-            int(failed[loosest]), int(answered[loosest]), 1.0 - float(levels[loosest])
+        upper_bound=binomial_upper_bound(
+            int(failed[loosest]), int(answered[loosest]), float(levels[loosest])
         ),
         level_used=float(levels[loosest]),
         risk_level=risk_level,
@@ -137,58 +134,8 @@ def selective_threshold(
     )
 
 
-def confidence_logit(log_probs: npt.ArrayLike, actions: npt.ArrayLike) -> FloatArray:
-    """Log-odds of each row's action: log p_a - log(sum of the other p).
-
-    Parameters
-    ----------
-    log_probs
-        Shape (n, K).
-    actions
-        Shape (n,): label indices.
-
-    Returns
-    -------
-    FloatArray
-        Shape (n,), in [-inf, +inf]; keeps its digits where p_a rounds to 1.
-
-    Raises
-    ------
-    InvalidInput
-        If the input is not as above.
-
-    Examples
-    --------
-    >>> confidence_logit([[-1e-30, -69.0776]], [0]).round(3)
-    array([69.078])
-    """
-    rows = as_rows(log_probs, inputs="log_probabilities", name="log_probs")
-    chosen = as_labels(actions, n_rows=len(rows), n_labels=rows.shape[1], name="actions")
-    index = np.arange(len(rows))
-    own = rows[index, chosen]
-    others = rows.copy()
-    others[index, chosen] = -np.inf
-    highest = others.max(axis=1)
-    shift = np.where(np.isneginf(highest), 0.0, highest)
-    with np.errstate(divide="ignore", under="ignore"):
-        rest = shift + np.log(np.exp(others - shift[:, None]).sum(axis=1))
-    return np.asarray(own - rest)
-
-
-def threshold_grid() -> FloatArray:
-    """Candidate thresholds, strictest first; they depend on no data."""
-    steps = round((_STRICTEST - _LOOSEST) / _STEP)
-    return np.append(_STRICTEST - _STEP * np.arange(steps + 1), -np.inf)
-
-
-def start_weights(risk_level: float) -> FloatArray:
-    """Share of delta that each candidate of :func:`threshold_grid` starts with; depends on no data."""
-    grid = threshold_grid()
-    calibrated = max(math.log1p(-risk_level) - math.log(risk_level), 1.0)
-    weights = np.zeros(len(grid))
-    for multiple in _STARTS:
-        weights[int(np.argmax(grid <= calibrated * multiple))] += 1.0 / len(_STARTS)
-    return weights
+def _confidence(delta: float) -> str:
+    return f"{1 - delta:.6g}" if delta >= 1e-5 else f"1 - {delta:g}"
 
 
 def _at_least(scores: FloatArray, thresholds: FloatArray) -> IntArray:
@@ -248,8 +195,8 @@ class SelectiveThreshold:
     def statement(self) -> str:
         """The guarantee in words."""
         return (
-            f"With confidence {1 - self.delta:.6g}, at most a fraction {self.risk_level:.6g} of the cases "
-            "that are answered get a wrong answer. The confidence is over the draw of the "
+            f"With confidence {_confidence(self.delta)}, at most a fraction {self.risk_level:.6g} of the "
+            "cases that are answered get a wrong answer. The confidence is over the draw of the "
             f"{self.n_calibration} calibration cases; {self.n_answered} of them would have been answered, "
             f"{self.n_errors} of these wrongly. It is provided that calibration cases and new cases are "
             "independent draws from the same population, and that the calibration cases were used neither to "

@@ -10,97 +10,25 @@ import numpy.typing as npt
 from finetune.domain.checks import FloatArray, IntArray, as_choice, as_count, as_labels, as_level
 from finetune.domain.errors import InvalidInput
 from finetune.domain.probabilities import INPUTS, as_log_probabilities
-from finetune.domain.risk.costs import as_cost_matrix, bayes_actions
-from finetune.domain.risk.selective import SelectiveThreshold, confidence_logit, selective_threshold
-
-ABSTAINED = -1
-
-
-def risk_controlled_actions(
-    log_probs: npt.ArrayLike,
-    threshold: float,
-    *,
-    costs: npt.ArrayLike | None = None,
-    abstain_index: int | None = None,
-) -> IntArray:
-    """Label index of each row's action, or -1 where the rule abstains.
-
-    Parameters
-    ----------
-    log_probs
-        Shape (n, K).
-    threshold
-        Least :func:`confidence_logit` that is answered, from :func:`selective_threshold`.
-    costs
-        Shape (K, K), or (K, K + 1) with abstention last; None: the most likely label.
-    abstain_index
-        Label that is the abstention.
-
-    Returns
-    -------
-    IntArray
-        Shape (n,), in [-1, K).
-
-    Raises
-    ------
-    InvalidInput
-        If the input is not as above.
-
-    Examples
-    --------
-    >>> risk_controlled_actions(np.log([[0.9, 0.1], [0.4, 0.6]]), threshold=1.0).tolist()
-    [0, -1]
-    """
-    actions, scores = scored_actions(log_probs, costs, abstain_index)
-    return np.where(scores >= threshold, actions, ABSTAINED)
-
-
-class ScoredActions(NamedTuple):
-    """Action of each row before any threshold, -1 for abstention, and its confidence; shape (n,)."""
-
-    actions: IntArray
-    scores: FloatArray
-
-
-def scored_actions(
-    log_probs: npt.ArrayLike, costs: npt.ArrayLike | None, abstain_index: int | None
-) -> ScoredActions:
-    """Find the action of least expected cost, with its log-odds; see :func:`risk_controlled_actions`.
-
-    Examples
-    --------
-    >>> scored_actions(np.log([[0.75, 0.25], [0.4, 0.6]]), None, abstain_index=1)
-    ScoredActions(actions=array([ 0, -1]), scores=array([1.09861229, 0.40546511]))
-    """
-    rows = as_log_probabilities(log_probs, inputs="log_probabilities", name="log_probs")
-    n_labels = rows.shape[1]
-    if abstain_index is not None and as_count(abstain_index, name="abstain_index", minimum=0) >= n_labels:
-        raise InvalidInput(
-            f"abstain_index is not one of the {n_labels} labels", seen=abstain_index, remedy="count from 0"
-        )
-    if costs is None:
-        actions = rows.argmax(axis=1)
-    else:
-        matrix = as_cost_matrix(costs, n_labels)
-        if matrix.shape[1] > n_labels + 1:
-            raise InvalidInput(
-                f"costs must have {n_labels} columns, or {n_labels + 1} with abstention last",
-                seen=matrix.shape,
-                remedy="build the matrix with cost_matrix",
-            )
-        actions = bayes_actions(rows, matrix).actions
-    abstains = (
-        actions == n_labels if abstain_index is None else (actions == n_labels) | (actions == abstain_index)
-    )
-    scores = confidence_logit(rows, np.minimum(actions, n_labels - 1))
-    return ScoredActions(np.where(abstains, ABSTAINED, actions), scores)
+from finetune.domain.risk.actions import ABSTAINED, risk_controlled_actions, scored_actions
+from finetune.domain.risk.costs import as_cost_matrix
+from finetune.domain.risk.selective import SelectiveThreshold, selective_threshold
 
 
 class _Rows(NamedTuple):
     log_probs: FloatArray
     labels: IntArray
-    costs: FloatArray | None
     risk_level: float
+
+
+class _Found(NamedTuple):
+    costs: FloatArray | None
+    evidence: SelectiveThreshold
+
+
+class _Fitted(NamedTuple):
+    rows: _Rows
+    found: _Found
 
 
 class RiskControlledPredictor:
@@ -157,8 +85,8 @@ class RiskControlledPredictor:
             None if abstain_index is None else as_count(abstain_index, name="abstain_index", minimum=0)
         )
         self.inputs = as_choice(inputs, INPUTS, name="inputs")
-        self._rows: _Rows | None = None
-        self._found: dict[tuple[tuple[int, ...], bytes] | None, SelectiveThreshold] = {}
+        self._state: _Fitted | None = None
+        self._other: _Found | None = None
 
     def calibrate(
         self,
@@ -196,9 +124,8 @@ class RiskControlledPredictor:
         n_labels = log_probs.shape[1]
         labels = as_labels(cal_labels, n_rows=len(log_probs), n_labels=n_labels, name="cal_labels")
         costs = None if cost_matrix is None else as_cost_matrix(cost_matrix, n_labels)
-        rows = _Rows(log_probs, labels, costs, as_level(risk_level, name="risk_level"))
-        found = self._find(rows, costs)
-        self._rows, self._found = rows, {_key(costs): found}
+        rows = _Rows(log_probs, labels, as_level(risk_level, name="risk_level"))
+        self._state, self._other = _Fitted(rows, _Found(costs, self._find(rows, costs))), None
         return self
 
     def predict(self, test_probs: npt.ArrayLike, cost_matrix: npt.ArrayLike | None = None) -> IntArray:
@@ -225,23 +152,47 @@ class RiskControlledPredictor:
         """
         fitted = self._fitted()
         log_probs = as_log_probabilities(test_probs, inputs=self.inputs, name="test_probs")
-        if log_probs.shape[1] != fitted.log_probs.shape[1]:
+        if log_probs.shape[1] != fitted.rows.log_probs.shape[1]:
             raise InvalidInput(
-                f"the predictor was calibrated with {fitted.log_probs.shape[1]} labels",
+                f"the predictor was calibrated with {fitted.rows.log_probs.shape[1]} labels",
                 seen=log_probs.shape,
                 remedy="pass the same label set, in the same order",
             )
-        costs = self._costs(cost_matrix)
-        threshold = self.threshold(costs).threshold
-        return risk_controlled_actions(log_probs, threshold, costs=costs, abstain_index=self.abstain_index)
+        found = self._found(cost_matrix)
+        return risk_controlled_actions(
+            log_probs, found.evidence.threshold, costs=found.costs, abstain_index=self.abstain_index
+        )
 
-    def threshold(self, cost_matrix: npt.ArrayLike | None = None) -> SelectiveThreshold:
-        """Threshold and evidence for a cost matrix; None: that of :meth:`calibrate`."""
-        rows, costs = self._fitted(), self._costs(cost_matrix)
-        key = _key(costs)
-        if key not in self._found:
-            self._found[key] = self._find(rows, costs)
-        return self._found[key]
+    @property
+    def threshold(self) -> float:
+        """Least log-odds that is answered with the costs of :meth:`calibrate`; -inf: every row may be."""
+        return self.evidence().threshold
+
+    @property
+    def statement(self) -> str:
+        """The guarantee in words, for the costs of :meth:`calibrate`."""
+        return self.evidence().statement
+
+    def evidence(self, cost_matrix: npt.ArrayLike | None = None) -> SelectiveThreshold:
+        """Threshold for a cost matrix with the counts that prove it; None: that of :meth:`calibrate`.
+
+        Raises
+        ------
+        InvalidInput, InfeasibleGuarantee
+            As in :meth:`predict`.
+        """
+        return self._found(cost_matrix).evidence
+
+    def _found(self, cost_matrix: npt.ArrayLike | None) -> _Found:
+        rows, own = self._fitted()
+        if cost_matrix is None:
+            return own
+        costs = as_cost_matrix(cost_matrix, rows.log_probs.shape[1])
+        for found in (own, self._other):
+            if found is not None and found.costs is not None and np.array_equal(found.costs, costs):
+                return found
+        self._other = _Found(costs, self._find(rows, costs))
+        return self._other
 
     def _find(self, rows: _Rows, costs: FloatArray | None) -> SelectiveThreshold:
         actions, scores = scored_actions(rows.log_probs, costs, self.abstain_index)
@@ -249,15 +200,7 @@ class RiskControlledPredictor:
             scores, actions != rows.labels, rows.risk_level, self.delta, eligible=actions != ABSTAINED
         )
 
-    def _costs(self, cost_matrix: npt.ArrayLike | None) -> FloatArray | None:
-        rows = self._fitted()
-        return rows.costs if cost_matrix is None else as_cost_matrix(cost_matrix, rows.log_probs.shape[1])
-
-    def _fitted(self) -> _Rows:
-        if self._rows is None:
+    def _fitted(self) -> _Fitted:
+        if self._state is None:
             raise InvalidInput("the predictor is not calibrated", remedy="call calibrate first")
-        return self._rows
-
-
-def _key(costs: FloatArray | None) -> tuple[tuple[int, ...], bytes] | None:
-    return None if costs is None else (costs.shape, costs.tobytes())
+        return self._state

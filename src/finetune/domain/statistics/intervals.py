@@ -102,7 +102,7 @@ def clopper_pearson_interval(successes: int, trials: int, level: float = 0.95) -
         return None
     tail = (1 - level) / 2
     low = 0.0 if successes == 0 else float(betaincinv(successes, trials - successes + 1, tail))
-    return Interval(low, clopper_pearson_upper(successes, trials, 1 - tail), level)
+    return Interval(low, binomial_upper_bound(successes, trials, tail), level)
 
 
 def clopper_pearson_upper(successes: int, trials: int, level: float = 0.95) -> float:
@@ -134,11 +134,22 @@ def clopper_pearson_upper(successes: int, trials: int, level: float = 0.95) -> f
     >>> round(clopper_pearson_upper(0, 59), 3)  # the "rule of three": about 3 / n
     0.05
     """
+    return binomial_upper_bound(successes, trials, 1 - as_level(level, name="level"))
+
+
+def binomial_upper_bound(successes: int, trials: int, tail: float) -> float:
+    """Bound that fails with probability at most ``tail``: :func:`clopper_pearson_upper` at 1 - tail.
+
+    Keeps its digits where 1 - tail rounds to 1.
+
+    Examples
+    --------
+    >>> round(binomial_upper_bound(0, 59, 0.05), 3), round(binomial_upper_bound(0, 59, 1e-17), 3)
+    (0.05, 0.485)
+    """
     successes, trials = _counts(successes, trials)
-    level = as_level(level, name="level")
-    if successes == trials:
-        return 1.0
-    return float(betainccinv(successes + 1, trials - successes, 1 - level))
+    tail = as_level(tail, name="tail")
+    return 1.0 if successes == trials else float(betainccinv(successes + 1, trials - successes, tail))
 
 
 def _counts(successes: int, trials: int) -> tuple[int, int]:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from finetune.domain.checks import FloatArray, IntArray, as_count, as_level, as_vector
+from finetune.domain.checks import FloatArray, IntArray, as_count, as_generator, as_level, as_vector
 from finetune.domain.errors import InsufficientData
 from finetune.domain.statistics.intervals import Interval
 
@@ -64,7 +64,7 @@ def bootstrap_interval(
     >>> bootstrap_interval(lambda rows: hits[rows].mean(), 8, np.random.default_rng(0))
     Interval(low=0.5, high=1.0, level=0.95)
     """
-    n = as_count(n, name="n")
+    n, rng = as_count(n, name="n"), as_generator(rng)
     draws = np.empty(as_count(n_resamples, name="n_resamples"))
     for i in range(len(draws)):
         draws[i] = statistic(rng.integers(n, size=n))
@@ -74,7 +74,7 @@ def bootstrap_interval(
                 seen=float(draws[i]),
                 remedy="collect more rows, or report the statistic without an interval",
             )
-    return _percentiles(draws, level)
+    return percentile_interval(draws, level)
 
 
 def bootstrap_mean_interval(
@@ -104,16 +104,18 @@ def bootstrap_mean_interval(
     >>> bootstrap_mean_interval([1, 1, 1, 0, 1, 0, 1, 1], np.random.default_rng(0))
     Interval(low=0.5, high=1.0, level=0.95)
     """
+    rng = as_generator(rng)
     rows = as_vector(values, name="values", low=-np.finfo(float).max, high=np.finfo(float).max)
     draws = np.empty(as_count(n_resamples, name="n_resamples"))
     step = max(1, _BLOCK_CELLS // len(rows))
     for start in range(0, len(draws), step):
         size = (min(step, len(draws) - start), len(rows))
         draws[start : start + step] = rows[rng.integers(len(rows), size=size)].mean(axis=1)
-    return _percentiles(draws, level)
+    return percentile_interval(draws, level)
 
 
-def _percentiles(draws: FloatArray, level: float) -> Interval:
+def percentile_interval(draws: FloatArray, level: float) -> Interval:
+    """Interval between the (1 - level) / 2 and (1 + level) / 2 quantiles of resampled statistics."""
     level = as_level(level, name="level")
     low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(low), float(high), level)

@@ -149,18 +149,19 @@ def test_the_first_reason_that_applies(changes: dict[str, Any], reason: str) -> 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"probabilities": [[0.6, 0.3, 0.2]]}, "row 0"),
-        ({"probabilities": [[np.nan, 0.3, 0.2]]}, "row 0"),
-        ({"probabilities": [[np.inf, 0.3, 0.2]]}, "row 0"),
-        ({"probabilities": [[1.2, -0.2, 0.0]]}, "row 0"),
+        ({"probabilities": [[0.6, 0.3, 0.2]]}, r"probabilities\[0\]"),
+        ({"probabilities": [[np.nan, 0.3, 0.2]]}, r"probabilities\[0\]"),
+        ({"probabilities": [[np.inf, 0.3, 0.2]]}, r"probabilities\[0\]"),
+        ({"probabilities": [[1.2, -0.2, 0.0]]}, r"probabilities\[0\]"),
         ({"probabilities": [1.0]}, "shape"),
-        ({"probabilities": [[1, 0, 0]]}, "floats"),
-        ({"actions": [4]}, "not in 0 to 3"),
-        ({"actions": [3], "abstain_index": 0}, "not in 0 to 2"),
-        ({"actions": [-1]}, "not in 0 to 3"),
+        ({"probabilities": np.zeros((0, 3)), "actions": [], "confident": []}, "no rows"),
+        ({"actions": [4]}, r"not in \[0, 4\)"),
+        ({"actions": [3], "abstain_index": 0}, r"not in \[0, 3\)"),
+        ({"actions": [-1]}, r"not in \[0, 4\)"),
         ({"actions": [0, 0]}, "actions"),
         ({"actions": [0.0]}, "actions"),
-        ({"confident": [1]}, "confident"),
+        ({"confident": [2]}, "confident"),
+        ({"prediction_sets": [[1, 1, 0]]}, "prediction_sets"),
         ({"prediction_sets": [[True, True]]}, "prediction_sets"),
         ({"abstain_index": 3}, "abstain_index"),
         ({"abstain_on_ambiguous_set": True}, "without sets"),
@@ -171,12 +172,11 @@ def test_bad_arguments(changes: dict[str, Any], message: str) -> None:
         reasons(**changes)
 
 
-def test_no_rows_and_single_precision() -> None:
-    assert reasons(probabilities=np.zeros((0, 3)), actions=[], confident=[]) == []
+def test_single_precision() -> None:
     assert reasons(probabilities=np.array([[0.7, 0.2, 0.1]], dtype=np.float32)) == ["none"]
 
 
-@given(st.integers(1, 6), st.integers(1, 5), st.integers(0, 2**32 - 1), st.booleans(), st.booleans())
+@given(st.integers(1, 6), st.integers(2, 5), st.integers(0, 2**32 - 1), st.booleans(), st.booleans())
 def test_rows_are_judged_one_by_one(n: int, K: int, seed: int, outcome: bool, ambiguous: bool) -> None:
     rng = np.random.default_rng(seed)
     arguments: dict[str, Any] = {

@@ -1,11 +1,14 @@
+import time
 from collections import Counter
+from itertools import combinations
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finetune.domain.duplicates import normalise_text
+from finetune.domain.duplicates import normalise_text, similarity
 from finetune.domain.errors import InvalidInput
 from finetune.domain.splits import (
     SPLITS,
@@ -54,16 +57,27 @@ def test_sizes_are_the_fractions_to_the_next_row(n_a: int, n_b: int, share: list
     fractions = {name: weight / sum(share) for name, weight in zip(SPLITS, share, strict=True)}
     labels = ["a"] * n_a + ["b"] * n_b
     splits = assign_splits(numbered(n_a + n_b), labels, fractions, seed=1)
-    parts = Counter(zip(labels, splits, strict=True))
-    for label, n in (("a", n_a), ("b", n_b)):
-        for split in ("train", "validation"):
-            assert abs(parts[label, split] - n * fractions[split]) < 1
-        held = parts[label, "calibration"] + parts[label, "test"]
-        assert abs(held - n * (fractions["calibration"] + fractions["test"])) < 1
-    sizes = Counter(splits)
-    held = sizes["calibration"] + sizes["test"]
-    whole = fractions["calibration"] + fractions["test"]
-    assert whole == 0 or abs(sizes["test"] - held * fractions["test"] / whole) < 1
+    sizes, parts = Counter(splits), Counter(zip(labels, splits, strict=True))
+    for pair in (("train", "validation"), ("calibration", "test")):
+        both, whole = sizes[pair[0]] + sizes[pair[1]], fractions[pair[0]] + fractions[pair[1]]
+        assert abs(both - len(labels) * whole) < 1 + 1e-9
+        assert whole == 0 or pair[0] == "train" or abs(sizes["test"] - both * fractions["test"] / whole) < 1
+    for label in "ab":
+        both = parts[label, "train"] + parts[label, "validation"]
+        if both:
+            share_of_train = fractions["train"] / (fractions["train"] + fractions["validation"])
+            assert abs(parts[label, "train"] - both * share_of_train) < 1
+
+
+@given(rows, weights, st.integers(0, 100), st.randoms(use_true_random=False))
+def test_labels_have_no_say_in_what_is_held_out(data, share, seed, rng) -> None:
+    fractions = {name: weight / sum(share) for name, weight in zip(SPLITS, share, strict=True)}
+    texts, labels = [text for text, _ in data], [label for _, label in data]
+    splits = assign_splits(texts, labels, fractions, seed)
+    rng.shuffle(labels)
+    others = assign_splits(texts, labels, fractions, seed)
+    for one, other in zip(splits, others, strict=True):
+        assert one == other or {one, other} == {"train", "validation"}
 
 
 def test_exact_fractions_are_not_lost_to_binary_arithmetic() -> None:
@@ -73,7 +87,7 @@ def test_exact_fractions_are_not_lost_to_binary_arithmetic() -> None:
 
 def test_splits_are_the_same_on_every_platform() -> None:
     splits = assign_splits(numbered(12), ["a", "b"] * 6, FRACTIONS, seed=7)
-    assert "".join(split[0] + split[1] for split in splits) == "trtecatrtrtrtetrvacatrva"
+    assert "".join(split[0] + split[1] for split in splits) == "tevatrtrcatrcatecatrtrtr"
 
 
 def test_seeds_differ() -> None:
@@ -81,17 +95,14 @@ def test_seeds_differ() -> None:
     assert len(divisions) == 20
 
 
-def test_calibration_and_test_rows_are_exchangeable_between_labels() -> None:
-    # The one rare row is always held out, whatever its first hash; were that hash used again, or the block
-    # cut label by label, the row would be in test in 3 of 10 divisions, or in none.
-    texts, labels = numbered(41), ["rare"] + ["common"] * 40
-    in_test = []
-    for seed in range(1500):
-        splits = assign_splits(texts, labels, {"train": 0.4, "calibration": 0.3, "test": 0.3}, seed)
-        in_test += [split == "test" for split, label in zip(splits, labels, strict=True)
-                    if label == "rare" and split in ("calibration", "test")]  # fmt: skip
-    assert len(in_test) == 1500
-    assert abs(np.mean(in_test) - 0.5) < 4 * 0.5 / np.sqrt(1500)
+def test_a_rare_row_is_held_out_as_often_as_any_other() -> None:
+    # Stratified, the one row of its label is always in training, and calibration never meets such a label.
+    texts, labels, runs = numbered(41), ["rare"] + ["common"] * 40, 1500
+    seen = Counter(assign_splits(texts, labels, FRACTIONS, seed)[0] for seed in range(runs))
+    for split, share in FRACTIONS.items():
+        if split in ("calibration", "test"):
+            size = round(41 * share) / 41
+            assert abs(seen[split] / runs - size) < 4 * np.sqrt(size * (1 - size) / runs)
 
 
 @pytest.mark.parametrize(
@@ -103,9 +114,12 @@ def test_calibration_and_test_rows_are_exchangeable_between_labels() -> None:
         ({"train": float("nan")}, "not in"),
         ({"train": 0.5, "dev": 0.5}, "unknown split"),
         ({}, "do not sum to 1"),
+        ({"train": "1"}, "not in"),
+        ({"train": True}, "not in"),
+        (["train"], "no table"),
     ],
 )
-def test_bad_fractions(fractions: dict[str, float], message: str) -> None:
+def test_bad_fractions(fractions: Any, message: str) -> None:
     with pytest.raises(InvalidInput, match=message):
         assign_splits(["a"], ["x"], fractions, 0)
 
@@ -119,8 +133,27 @@ def test_bad_rows() -> None:
         detect_leakage(["a"], [])
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda texts: assign_splits(texts, ["x"] * 2, FRACTIONS, 0),
+        lambda texts: detect_leakage(texts, ["train", "test"]),
+        lambda texts: remove_duplicates(texts, ["x"] * 2),
+        lambda texts: split_calibration(texts, 0),
+    ],
+)
+def test_what_is_not_text_is_named_by_its_row(call: Any) -> None:
+    with pytest.raises(InvalidInput, match="row 1: a text is not a string"):
+        call(["a", None])
+
+
+def test_keys_of_the_calibration_halves_are_all_different() -> None:
+    with pytest.raises(InvalidInput, match=r"twice.*'b'"):
+        split_calibration(["a", "b", "c", "b"], 0)
+
+
 @given(
-    st.lists(st.text(max_size=6), unique_by=normalise_text),
+    st.lists(st.text(max_size=6), unique=True),
     st.integers(0, 9),
     st.randoms(use_true_random=False),
 )
@@ -134,10 +167,38 @@ def test_calibration_halves(keys, seed, rng) -> None:
 
 def test_leaks_are_found_across_splits_only() -> None:
     texts = ["my card was stolen today", "My card was stolen today!", "my card was stolen, today", "else"]
-    assert detect_leakage(texts, ["train", "train", "test", "test"]) == [
-        Leak(0, 2, "train", "test", 1.0),
-        Leak(1, 2, "train", "test", 1.0),
+    assert detect_leakage(texts, ["train", "train", "test", "test"]) == [Leak(0, 2, "train", "test", 1.0)]
+    assert detect_leakage(texts, ["test", "train", "validation", "test"]) == [
+        Leak(0, 1, "test", "train", 1.0),
+        Leak(0, 2, "test", "validation", 1.0),
+        Leak(1, 2, "train", "validation", 1.0),
     ]
+
+
+leak_rows = st.lists(st.tuples(st.text("ab", max_size=9), st.sampled_from(SPLITS)), max_size=15)
+
+
+@given(leak_rows)
+def test_leaks_equal_brute_force_over_the_texts_of_each_split(data) -> None:
+    firsts: dict[tuple[str, str], int] = {}
+    for row, (text, split) in enumerate(data):
+        firsts.setdefault((normalise_text(text), split), row)
+    expected = []
+    for a, b in combinations(firsts.values(), 2):
+        value = similarity(data[a][0], data[b][0])
+        if value >= 0.85 and data[a][1] != data[b][1]:
+            expected.append(Leak(a, b, data[a][1], data[b][1], value))
+    assert detect_leakage([text for text, _ in data], [split for _, split in data]) == sorted(expected)
+
+
+def test_many_copies_and_texts_of_one_template_are_quick() -> None:
+    template = "Dear sir or madam, my order with the number {:05d} is still not here and I wonder why"
+    texts = ["please help me, my card was stolen today"] * 4000 + [template.format(i) for i in range(1500)]
+    splits = ["test"] * len(texts)
+    started = time.process_time()
+    assert detect_leakage(texts, splits) == []
+    assert remove_duplicates(texts, ["x"] * len(texts)).largest_group == 4000
+    assert time.process_time() - started < 5
 
 
 A, NEAR_A, B = (
@@ -152,7 +213,9 @@ def test_one_row_of_each_group_stays() -> None:
     assert (report.exact, report.near) in [(1, 1), (0, 2)]
     assert report.keep.sum() == 2
     assert report.keep[3]
-    assert report.conflicting == []
+    assert report.conflicting == report.near_conflicting == []
+    assert report.largest_group == 3
+    assert remove_duplicates([A, B], ["x", "x"]).largest_group == 0
 
 
 def test_the_most_protected_split_stands_for_the_group() -> None:
@@ -177,6 +240,21 @@ def test_a_chain_names_a_row_that_stays_and_how_similar_it_is() -> None:
 def test_conflicting_labels_are_reported() -> None:
     report = remove_duplicates([A, A + "!", B, B, NEAR_A, NEAR_A], ["x", "y", "x", "x", "y", None])
     assert report.conflicting == [(0, 1)]
+    assert report.near_conflicting == [(0, 1, 4, 5)]
+
+
+@pytest.mark.parametrize(
+    ("labels", "exact", "near"),
+    [
+        (["x", "x", "y"], [], [(0, 1, 2)]),
+        (["x", "y", None], [(0, 1)], []),
+        (["x", None, "x"], [], []),
+        (["x", "y", "x"], [(0, 1)], [(0, 1, 2)]),
+    ],
+)
+def test_near_duplicates_with_different_labels_are_told_from_exact_ones(labels, exact, near) -> None:
+    report = remove_duplicates([A, A + "!", NEAR_A], labels)
+    assert (report.conflicting, report.near_conflicting) == (exact, near)
 
 
 near_rows = st.lists(

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from finetune.domain.calibration import (
     ReliabilityBins,
+    calibration_error_intervals,
     compute_brier_score,
     compute_ece,
     compute_log_loss,
@@ -17,6 +18,7 @@ from finetune.domain.calibration import (
     reliability_bins,
 )
 from finetune.domain.errors import InvalidInput
+from finetune.domain.statistics import bootstrap_interval
 
 
 def draw(seed, n=200, k=4):
@@ -142,6 +144,30 @@ def test_a_miscalibrated_model_is_outside_the_band():
     rng = np.random.default_rng(3)
     rows = rng.dirichlet(np.full(3, 0.3), size=2000)
     assert compute_ece(rows, rng.integers(3, size=2000)) > ece_null_band(rows, rng, n_resamples=200).high
+
+
+@pytest.mark.parametrize("n", [1, 30, 2000])
+def test_intervals_of_the_errors_are_those_of_the_plain_bootstrap(n):
+    rng = np.random.default_rng(n)
+    confidence = rng.random(n)
+    hits = rng.random(n) < confidence**2
+    fast = calibration_error_intervals(confidence, hits, np.random.default_rng(7), 12, 700, 0.9)
+    for interval, error in zip(fast, (compute_ece, compute_mce), strict=True):
+        slow = bootstrap_interval(
+            lambda rows, error=error: error(confidence[rows], hits[rows], 12),
+            n, np.random.default_rng(7), 700, 0.9,
+        )  # fmt: skip
+        assert interval == pytest.approx(slow)
+
+
+def test_intervals_of_the_errors_refuse_what_does_not_fit():
+    rng = np.random.default_rng(0)
+    for arguments in (([0.5, 1.5], [0, 1]), ([0.5], [0, 1]), ([0.5, 0.5], [0, 2]), ([], [])):
+        with pytest.raises(InvalidInput):
+            calibration_error_intervals(*arguments, rng)
+    for numbers in ({"n_bins": 0}, {"n_resamples": 0}, {"level": 95}):
+        with pytest.raises(InvalidInput):
+            calibration_error_intervals([0.5, 0.6], [0, 1], rng, **numbers)
 
 
 def test_brier():

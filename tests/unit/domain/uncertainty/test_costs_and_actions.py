@@ -40,6 +40,14 @@ def test_square_where_abstention_is_an_outcome(outcomes, name):
         {"pairs": {"a": {"abstain": 1.0}}},
         {"abstain_outcome": "c"},
         {"abstain_outcome": "c", "abstain": 0.1},
+        {"outcomes": 5},
+        {"outcomes": "ab"},
+        {"outcomes": ("a", 1)},
+        {"outcomes": (["a"], ["b"])},
+        {"pairs": [1]},
+        {"pairs": {"a": 3}},
+        {"default": 1e101},
+        {"pairs": {"a": {"b": 1e308}}},
     ],
 )
 def test_bad_costs(arguments):
@@ -59,6 +67,22 @@ def test_unknown_names_bring_the_close_match():
 def test_bad_matrices(costs):
     with pytest.raises(InvalidInput):
         bayes_actions(np.log([[0.5, 0.5]]), costs)
+
+
+def test_costs_of_any_size_accepted_keep_sums_finite_and_greater_ones_are_named():
+    with pytest.raises(InvalidInput, match=r"costs\[0, 1\]: a cost must be a number from 0 to 1e\+100"):
+        bayes_actions(np.log([[0.5, 0.5]]), [[0.0, 1.1e100], [1.0, 0.0]])
+    with pytest.raises(InvalidInput, match=r"pairs.a.b: a cost must be a number from 0 to 1e\+100"):
+        cost_matrix(("a", "b"), pairs={"a": {"b": 1e101}})
+    assert np.isfinite(bayes_actions(np.log([[0.5, 0.5]]), np.full((2, 2), 1e100)).expected_cost).all()
+    single = np.array([[0.0, 1.0], [1.0, 0.0]], np.float32)
+    assert bayes_actions(np.log([[0.25, 0.75]]), single).expected_cost.tolist() == [0.25]
+
+
+@pytest.mark.parametrize("number", [np.float32(0.5), np.float64(0.5), np.int64(2), 2, 0.5])
+def test_costs_may_be_numpy_numbers(number):
+    costs = cost_matrix(("a", "b"), default=number, abstain=number, pairs={"a": {"b": number}})
+    assert costs.tolist() == [[0.0, float(number), float(number)], [float(number), 0.0, float(number)]]
 
 
 @given(st.integers(0, 10**6))

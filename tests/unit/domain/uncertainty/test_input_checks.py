@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from finetune.domain.calibration import (
     Temperature,
+    calibration_error_intervals,
     compute_brier_score,
     compute_ece,
     compute_log_loss,
@@ -19,8 +20,9 @@ from finetune.domain.calibration import (
 from finetune.domain.checks import as_count, as_flags, as_labels, as_level, as_vector
 from finetune.domain.conformal import ConformalPredictor, conformal_quantile
 from finetune.domain.errors import InvalidInput
-from finetune.domain.probabilities import as_log_probabilities, as_probabilities, as_rows
+from finetune.domain.probabilities import as_log_probabilities, as_rows
 from finetune.domain.risk import RiskControlledPredictor, risk_coverage_curve, selective_threshold
+from finetune.domain.statistics import bootstrap_interval, bootstrap_mean_interval
 
 GOOD = [[0.2, 0.8], [0.5, 0.5]]
 BAD_ROWS = [
@@ -93,6 +95,16 @@ def test_rows_may_be_off_one_by_the_error_of_their_type(dtype, inside, outside):
         as_rows(np.array([[0.5, 0.5 + outside]], dtype=dtype))
 
 
+@pytest.mark.parametrize("inputs", ["probabilities", "log_probabilities"])
+def test_a_row_becomes_the_same_whatever_else_is_in_its_batch(inputs):
+    off = np.array([[0.3, 0.7 + 5e-13], [0.3, 0.7 + 5e-7]])  # the first is not scaled, the second is
+    rows = off if inputs == "probabilities" else np.log(off)
+    together = as_rows(rows, inputs=inputs)
+    np.testing.assert_array_equal(together[:1], as_rows(rows[:1], inputs=inputs))
+    np.testing.assert_array_equal(together[:1], rows[:1])
+    assert (together[1] != rows[1]).any()
+
+
 def test_what_was_accepted_in_low_precision_is_accepted_again_afterwards():
     rows = np.random.default_rng(1).dirichlet(np.ones(50), size=20).astype(np.float16)
     log_probs = as_log_probabilities(rows)
@@ -106,9 +118,9 @@ def test_what_was_accepted_in_low_precision_is_accepted_again_afterwards():
 def test_any_logits_below_infinity_become_probabilities_or_an_error(row):
     if np.isneginf(row).all():
         with pytest.raises(InvalidInput):
-            as_probabilities([row], inputs="logits")
+            as_log_probabilities([row], inputs="logits")
     else:
-        assert as_probabilities([row], inputs="logits").sum() == pytest.approx(1.0)
+        assert np.exp(as_log_probabilities([row], inputs="logits")).sum() == pytest.approx(1.0)
 
 
 @given(
@@ -118,7 +130,7 @@ def test_any_logits_below_infinity_become_probabilities_or_an_error(row):
 @settings(deadline=None)
 def test_any_row_is_a_distribution_or_our_error(row, inputs):
     try:
-        probabilities = as_probabilities([row], inputs=inputs)
+        probabilities = np.exp(as_log_probabilities([row], inputs=inputs))
     except InvalidInput:
         return
     assert probabilities.sum() == pytest.approx(1.0)
@@ -168,6 +180,32 @@ def test_small_checks():
         selective_threshold([0.1, np.nan], [0, 1], 0.1, 0.1)
     with pytest.raises(InvalidInput):
         ece_null_band([0.5, 1.5], np.random.default_rng(0))
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda rng: ConformalPredictor("aps", randomized=True, rng=rng),
+        lambda rng: ece_null_band([0.5, 0.6], rng),
+        lambda rng: bootstrap_interval(lambda rows: 0.0, 2, rng),
+        lambda rng: bootstrap_mean_interval([0.5, 0.6], rng),
+        lambda rng: calibration_error_intervals([0.5, 0.6], [0, 1], rng),
+    ],
+)
+@pytest.mark.parametrize("rng", [3, None, np.random])
+def test_what_is_no_generator_is_refused(call, rng):
+    with pytest.raises(InvalidInput, match="default_rng"):
+        call(rng)
+
+
+@pytest.mark.parametrize("function", [compute_ece, compute_mce, compute_brier_score])
+def test_probabilities_of_one_event_take_booleans_and_rounding_above_one(function):
+    expected = function([0.2, 1.0], [0, 1])
+    assert function([0.2, 1.0], [False, True]) == expected
+    assert function(np.array([0.2, 1.0000001], np.float32), [0, 1]) == pytest.approx(expected, abs=1e-7)
+    for bad in ([0.2, 1.001], [0.2, -1e-9], [0.2, np.nan]):
+        with pytest.raises(InvalidInput):
+            function(np.array(bad, np.float32), [0, 1])
 
 
 def test_unknown_names_are_answered_with_the_known_ones():

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from finetune.domain.errors import InsufficientData, InvalidInput
 from finetune.domain.statistics import (
+    binomial_upper_bound,
     bootstrap_interval,
     bootstrap_mean_interval,
     clopper_pearson_interval,
@@ -34,6 +35,19 @@ def test_nothing_seen_is_not_estimable():
     assert wilson_interval(0, 0) is None
     assert clopper_pearson_interval(0, 0) is None
     assert clopper_pearson_upper(0, 0) == 1.0
+
+
+@given(counts, st.sampled_from([0.05, 1e-5, 1e-17, 1e-100]))
+@settings(deadline=None)
+def test_the_upper_bound_is_exact_in_the_far_tail(count, tail):
+    from scipy.special import bdtr
+
+    k, n = count
+    bound = binomial_upper_bound(k, n, tail)
+    assert k / n < bound <= 1.0 or k == n
+    if k < n and bound < 1 - 1e-9:
+        assert bdtr(k, n, bound) == pytest.approx(tail, rel=1e-6)
+    assert clopper_pearson_upper(k, n, 0.95) == pytest.approx(binomial_upper_bound(k, n, 0.05))
 
 
 @pytest.mark.parametrize("function", [wilson_interval, clopper_pearson_interval, clopper_pearson_upper])

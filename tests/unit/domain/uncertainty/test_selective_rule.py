@@ -11,14 +11,16 @@ from finetune.domain.errors import InfeasibleGuarantee, InvalidInput
 from finetune.domain.risk import (
     RiskControlledPredictor,
     SelectiveThreshold,
+    answers,
     binomial_p_value,
     confidence_logit,
     cost_matrix,
     risk_controlled_actions,
     risk_coverage_curve,
+    scored_actions,
     selective_threshold,
 )
-from finetune.domain.risk.selective import start_weights, threshold_grid
+from finetune.domain.risk.candidates import start_weights, threshold_grid
 
 
 def draw(seed, n=2000, mean=3.0):
@@ -92,14 +94,53 @@ def test_needed_rows_do_and_one_fewer_does_not(risk_level, delta):
         selective_threshold([30.0, 30.0], [0, 0], risk_level, delta)
     needed = caught.value.needed
     assert str(needed) in caught.value.remedy
-    # Scores that reach the last start but no earlier one: the weight of one start is all there is.
-    last = threshold_grid()[np.flatnonzero(start_weights(risk_level))[-1]]
-    with pytest.raises(InfeasibleGuarantee):
-        selective_threshold(np.full(needed - 1, last), np.zeros(needed - 1, bool), risk_level, delta)
-    assert (
-        selective_threshold(np.full(needed, last), np.zeros(needed, bool), risk_level, delta).n_answered
-        == needed
-    )
+    for score in (300.0, 3.0, 0.0, -300.0):  # whatever the scores: all may be answered
+        with pytest.raises(InfeasibleGuarantee):
+            selective_threshold(np.full(needed - 1, score), np.zeros(needed - 1, bool), risk_level, delta)
+        enough = selective_threshold(np.full(needed, score), np.zeros(needed, bool), risk_level, delta)
+        assert enough.n_answered == needed
+
+
+@pytest.mark.parametrize(
+    ("sure", "unsure"), [(600.0, 250.0), (300.0, 40.0), (100.0, 45.0), (66.0, 30.0), (44.0, 20.0)]
+)
+@pytest.mark.parametrize("risk_level", [0.02, 0.05, 0.1])
+def test_saturated_scores_of_two_scales_are_told_apart(sure, unsure, risk_level):
+    scores = np.repeat([sure, unsure], 500)
+    errors = (scores == unsure) & (np.arange(1000) % 3 == 0)
+    found = selective_threshold(scores, errors, risk_level, 0.1)
+    assert (found.n_answered, found.n_errors) == (500, 0)
+
+
+def test_a_tiny_delta_makes_sense():
+    scores, errors = draw(5)
+    found = selective_threshold(scores, errors, 0.1, 1e-17)
+    assert 0 < found.n_errors / found.n_answered < found.upper_bound <= 0.1
+    assert "confidence 1 - 1e-17," in found.statement
+    with pytest.raises(InfeasibleGuarantee, match="with confidence 1 - 1e-17"):
+        selective_threshold([30.0], [0], 0.1, 1e-17)
+
+
+def test_an_infinite_threshold_answers_nothing():
+    scores = [-np.inf, 0.0, np.inf]
+    assert answers(scores, np.inf).tolist() == [False, False, False]
+    assert answers(scores, -np.inf).tolist() == [True, True, True]
+    assert answers(scores, 0.0).tolist() == [False, True, True]
+    certain = np.log([[1.0, 1e-300], [0.5, 0.5]])
+    certain[0] = [0.0, -np.inf]
+    assert risk_controlled_actions(certain, np.inf).tolist() == [-1, -1]
+    assert risk_controlled_actions(certain, -np.inf).tolist() == [0, 0]
+    for bad in (np.nan, "0", None):
+        with pytest.raises(InvalidInput, match="threshold"):
+            answers(scores, bad)
+
+
+def test_the_rule_is_the_action_where_its_score_is_answered():
+    rows, _ = rows_and_labels(11, n=300)
+    costs = cost_matrix(("a", "b", "c"), abstain=0.2)
+    actions, scores = scored_actions(np.log(rows), costs)
+    expected = np.where(answers(scores, 1.5), actions, -1)
+    np.testing.assert_array_equal(risk_controlled_actions(np.log(rows), 1.5, costs=costs), expected)
 
 
 def test_a_bad_model_and_no_eligible_row_are_infeasible():
@@ -113,8 +154,14 @@ def test_a_bad_model_and_no_eligible_row_are_infeasible():
 @pytest.mark.parametrize("risk_level", [0.001, 0.01, 0.1, 0.5, 0.9])
 def test_the_search_is_fixed_and_spends_all_of_delta(risk_level):
     assert start_weights(risk_level).sum() == pytest.approx(1.0)
-    assert (np.diff(threshold_grid()) < 0).all()
-    assert threshold_grid()[-1] == -np.inf
+    grid = threshold_grid()
+    assert (np.diff(grid) < 0).all()
+    assert grid[-1] == -np.inf
+    assert start_weights(risk_level)[-1] == start_weights(risk_level).max()  # what `needed` counts with
+    finite = grid[:-1]
+    assert (finite[:-1] - finite[1:] <= np.maximum(finite[1:], 1.0) / 16 + 1e-9).all()
+    assert 700 < grid[0] < 745
+    assert len(grid) < 500
 
 
 @pytest.mark.parametrize("scores", [[30.0] * 500, [-np.inf] * 250 + [np.inf] * 250])
@@ -167,7 +214,8 @@ def test_prediction_repeats_what_calibration_counted():
     costs = cost_matrix(("a", "b", "c"), abstain=0.2, pairs={"a": {"b": 5.0}})
     predictor = RiskControlledPredictor().calibrate(rows, labels, 0.1, costs)
     actions = predictor.predict(rows)
-    found = predictor.threshold()
+    found = predictor.evidence()
+    assert (predictor.threshold, predictor.statement) == (found.threshold, found.statement)
     assert (actions >= 0).sum() == found.n_answered
     assert (actions != labels)[actions >= 0].sum() == found.n_errors
 
@@ -178,9 +226,23 @@ def test_another_matrix_gets_a_threshold_of_its_own():
     one = RiskControlledPredictor().calibrate(rows, labels, 0.1)
     other = RiskControlledPredictor().calibrate(rows, labels, 0.1, costs)
     np.testing.assert_array_equal(one.predict(rows, costs), other.predict(rows))
-    assert one.threshold(costs) == other.threshold()
-    assert one.threshold(costs) is one.threshold(costs)
-    assert one.threshold() != one.threshold(costs)
+    assert one.evidence(costs) == other.evidence()
+    assert one.evidence(costs) is one.evidence(costs)
+    assert one.evidence() != one.evidence(costs)
+    assert other.evidence(costs) is other.evidence()
+    assert one.threshold == one.evidence().threshold
+
+
+def test_one_matrix_besides_the_calibrated_one_is_kept():
+    rows, labels = rows_and_labels(7)
+    predictor = RiskControlledPredictor().calibrate(rows, labels, 0.1)
+    own = predictor.evidence()
+    first, second = (cost_matrix(("a", "b", "c"), pairs={"a": {"b": cost}}) for cost in (2.0, 3.0))
+    kept = predictor.evidence(first)
+    predictor.evidence(second)
+    assert predictor.evidence(first) is not kept
+    assert predictor.evidence(first) == kept
+    assert predictor.evidence() is own
 
 
 def test_abstention_as_an_outcome_and_as_a_column():
@@ -209,6 +271,8 @@ def test_predictor_misuse():
     rows, labels = rows_and_labels(10)
     with pytest.raises(InvalidInput, match="calibrate first"):
         RiskControlledPredictor().predict(rows)
+    with pytest.raises(InvalidInput, match="calibrate first"):
+        _ = RiskControlledPredictor().threshold
     fitted = RiskControlledPredictor().calibrate(rows, labels)
     with pytest.raises(InvalidInput, match="3 labels"):
         fitted.predict(np.full((2, 2), 0.5))
