@@ -191,7 +191,7 @@ def _check_begun(run: ArtifactStore, identity: Mapping[str, Any], *, resume: boo
     begun = run.read_json(BEGUN).get("identity", {})
     if begun.get("rows") != identity["rows"]:
         raise IntegrityError(
-            "the rows were prepared anew since this training began: it may have learnt some that are held out",
+            "the rows were prepared anew since this training began: it may have learnt rows now held out",
             where=where,
             remedy=f"prepare the data as they were, {otherwise}",
         )

@@ -17,7 +17,7 @@ from finetune.cli.session import open_session
 def demo(
     context: typer.Context,
     folder: Annotated[Path, typer.Option("--folder", help="Where to write the demo.")] = Path("demo"),
-    rows: Annotated[int, typer.Option("--size", min=1, help="Rows of data to make.")] = 2000,
+    rows: Annotated[int, typer.Option("--size", min=200, help="Labelled messages to make.")] = 11000,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Another seed makes other data.")] = 0,
     as_json: Json = False,
     quiet: Quiet = False,

@@ -28,16 +28,18 @@ artifacts: artifacts
 
 data:
   files: [data/messages.jsonl]
-  split: {train: 0.5, validation: 0.06, calibration: 0.26, test: 0.18}
+  split: {train: 0.64, validation: 0.04, calibration: 0.19, test: 0.13}
 
 prompt:
-  list_labels: false       # a tuned model knows its labels; every token costs time here
+  # Short, and in the words that the small model was taught: every token costs time here.  Without this key
+  # the instruction is written from the label set.
+  system: 'Answer: {"decision": "<decision>"}'
 
 lora: {r: 16, alpha: 32, dropout: 0.05}
 
 training:
-  learning_rate: 2.0e-3    # a model of millions of parameters takes ten times the rate of one of billions
-  per_device_batch_size: 16
+  learning_rate: 6.0e-3    # a model of millions of parameters takes ten times the rate of one of billions
+  per_device_batch_size: 32
   gradient_accumulation_steps: 1
   epochs: 3
   max_length: 384
