@@ -1,0 +1,72 @@
+"""What the use cases need from outside, as protocols.  Adapters implement them; fakes do in tests.
+
+Files are named by ``pathlib.Path``; only adapters open them.
+"""
+
+from finetune.application.ports.artifacts import (
+    ArtifactStore,
+    ReportWriter,
+    StoreOpener,
+)
+from finetune.application.ports.data import (
+    BadRow,
+    DecisionSink,
+    ExampleSource,
+    RawRow,
+    SinkOpener,
+)
+from finetune.application.ports.models import (
+    DecisionModel,
+    EncodedExample,
+    EncoderOpener,
+    LabelScorer,
+    LabelScores,
+    ModelIdentity,
+    ModelOpener,
+    PromptEncoder,
+    RationaleWriter,
+)
+from finetune.application.ports.progress import (
+    Clock,
+    Progress,
+    ProgressTask,
+)
+from finetune.application.ports.training import (
+    BEGUN,
+    CHECKPOINTS,
+    LogOpener,
+    MetricsLog,
+    Trainer,
+    TrainingJob,
+    TrainingOutcome,
+)
+
+__all__ = [
+    "BEGUN",
+    "CHECKPOINTS",
+    "ArtifactStore",
+    "BadRow",
+    "Clock",
+    "DecisionModel",
+    "DecisionSink",
+    "EncodedExample",
+    "EncoderOpener",
+    "ExampleSource",
+    "LabelScorer",
+    "LabelScores",
+    "LogOpener",
+    "MetricsLog",
+    "ModelIdentity",
+    "ModelOpener",
+    "Progress",
+    "ProgressTask",
+    "PromptEncoder",
+    "RationaleWriter",
+    "RawRow",
+    "ReportWriter",
+    "SinkOpener",
+    "StoreOpener",
+    "Trainer",
+    "TrainingJob",
+    "TrainingOutcome",
+]

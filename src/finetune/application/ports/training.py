@@ -1,0 +1,82 @@
+"""Training an adapter."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from finetune.application.config import ProjectConfig
+from finetune.application.ports.progress import Progress
+from finetune.domain.examples import Example
+from finetune.domain.labels import LabelSet
+from finetune.domain.prompts import PromptFormat
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """Everything a trainer needs to know."""
+
+    config: ProjectConfig
+    labels: LabelSet
+    prompt: PromptFormat
+    train: Sequence[Example]
+    validation: Sequence[Example]
+    folder: Path
+    identity: Mapping[str, Any]
+    """What must be the same for a training to be resumed; JSON-able."""
+    resume: bool
+
+
+@dataclass(frozen=True)
+class TrainingOutcome:
+    """What came of training; the adapter lies in ``folder/adapter``."""
+
+    steps: int
+    epochs: float
+    best_step: int
+    best: Mapping[str, float]
+    first: Mapping[str, float]
+    stopped_early: bool
+    trainable_parameters: int
+    total_parameters: int
+    adapted_modules: Mapping[str, int]
+    precision: str
+    shortened_texts: int
+    seconds: float
+    versions: Mapping[str, str]
+    main_process: bool = True
+    """False in all but one process of a multi-GPU run; only that one writes files."""
+
+
+class MetricsLog(Protocol):
+    """The append-only time series of a run."""
+
+    def append(self, event: str, values: Mapping[str, Any]) -> None:
+        """Append one event; it is on disk when the call returns."""
+
+
+class LogOpener(Protocol):
+    """Opens the metrics log of a run folder."""
+
+    def __call__(self, folder: Path) -> MetricsLog:
+        """Open ``metrics.jsonl`` in a folder."""
+
+
+CHECKPOINTS = "checkpoints"
+"""Folder of a run in which an unfinished training keeps what it needs to go on."""
+
+BEGUN = f"{CHECKPOINTS}/job.json"
+"""Which training it is; there as soon as something would be lost."""
+
+
+class Trainer(Protocol):
+    """Tunes an adapter.
+
+    While it works it writes into ``checkpoints/`` of the run folder only: with the first checkpoint, and not
+    before, ``job.json`` with the job's identity.  The folder is left for the caller to remove.
+    """
+
+    def train(self, job: TrainingJob, log: MetricsLog, progress: Progress) -> TrainingOutcome:
+        """Train (or resume) and leave the best adapter in ``job.folder / "adapter"``."""
