@@ -300,7 +300,7 @@ def test_demo_runs_in_its_folder_and_shows_what_it_found(
     assert "It answered 90 % of the messages.\n" in page
     assert f"Written: {Path('see there/artifacts/runs/run/report.html')}\nNext: cd 'see there'\n" in page
     assert json.loads(succeed(invoke("demo", "--json")).stdout) == {"rows": 300}
-    assert asked == [(project / "see there", 300, 7), (project / "demo", 2000, 0)]
+    assert asked == [(project / "see there", 300, 7), (project / "demo", 11000, 0)]
     assert Path.cwd() == project
 
 
