@@ -19,6 +19,7 @@ from finetune.domain.errors import InvalidInput
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
+Numbers = npt.NDArray[np.floating[Any]]
 BoolArray = npt.NDArray[np.bool_]
 Record = TypeVar("Record", bound=BaseModel)
 
@@ -36,24 +37,41 @@ def as_array(values: npt.ArrayLike, name: str) -> npt.NDArray[Any]:
         ) from error
 
 
-def as_floats(values: npt.ArrayLike, name: str) -> tuple[FloatArray, float]:
-    """Turn numbers into float64 in C order, with the error of a sum of 1 in the type that they came in."""
+def as_numbers(values: npt.ArrayLike, name: str) -> npt.NDArray[Any]:
+    """Turn anything array-like into an array of real numbers, in the type that they came in."""
     array = as_array(values, name)
     if array.dtype.kind not in "fiu" and array.dtype.name != "bfloat16":
         raise InvalidInput(f"{name} must be numbers", seen=array.dtype.name, remedy="pass an array of floats")
+    return array
+
+
+def sum_tolerance(array: npt.NDArray[Any]) -> float:
+    """How far from 1 a sum of probabilities may be by the rounding of their type."""
+    return _TOLERANCE.get(array.dtype.name, 1e-6)
+
+
+def as_floats(values: npt.ArrayLike, name: str) -> tuple[FloatArray, float]:
+    """Turn numbers into float64 in C order, with the error of a sum of 1 in the type that they came in."""
+    array = as_numbers(values, name)
     with np.errstate(over="ignore", invalid="ignore"):
         # C order, so that sums over a row round the same way however the caller stored it.
         floats = np.asarray(array, dtype=np.float64, order="C")
-    return floats, _TOLERANCE.get(array.dtype.name, 1e-6)
+    return floats, sum_tolerance(array)
 
 
 def reject_first(
-    bad: npt.NDArray[np.bool_] | np.bool_, values: npt.NDArray[Any], *, name: str, what: str, remedy: str
+    bad: npt.NDArray[np.bool_] | np.bool_,
+    values: npt.NDArray[Any],
+    *,
+    name: str,
+    what: str,
+    remedy: str,
+    start: int = 0,
 ) -> None:
-    """Raise InvalidInput for the first bad row, with its value, if there is one."""
+    """Raise InvalidInput for the first bad row, if there is one, with its value; rows count from ``start``."""
     if bad.any():
         row = int(bad.argmax())
-        raise InvalidInput(what, where=f"{name}[{row}]", seen=values[row].tolist(), remedy=remedy)
+        raise InvalidInput(what, where=f"{name}[{start + row}]", seen=values[row].tolist(), remedy=remedy)
 
 
 def as_vector(values: npt.ArrayLike, *, name: str, low: float = -np.inf, high: float = np.inf) -> FloatArray:

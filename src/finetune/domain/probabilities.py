@@ -11,7 +11,17 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from finetune.domain.checks import FloatArray, as_choice, as_floats, as_vector, log_softmax, reject_first
+from finetune.domain.checks import (
+    FloatArray,
+    Numbers,
+    as_choice,
+    as_floats,
+    as_numbers,
+    as_vector,
+    log_softmax,
+    reject_first,
+    sum_tolerance,
+)
 from finetune.domain.errors import InvalidInput
 
 INPUTS = ("probabilities", "log_probabilities", "logits")
@@ -56,19 +66,60 @@ def as_rows(
     finetune.domain.errors.InvalidInput: probabilities[1]: the row sums to 1.1, not 1
     (seen: [0.5, 0.6]). What to do: normalise the rows, or pass inputs="logits".
     """
+    rows = checked_rows(values, inputs=inputs, name=name).astype(np.float64, copy=False)
+    return rows if inputs == "logits" else _normalised(rows, logarithms=inputs == "log_probabilities")
+
+
+def checked_rows(
+    values: npt.ArrayLike, *, inputs: str = "probabilities", name: str = "probabilities"
+) -> Numbers:
+    """Check rows over labels as :func:`as_rows` does, and return them in their own precision, unscaled.
+
+    For what is computed block by block from a million rows: nothing as large as the input is allocated.
+
+    Parameters
+    ----------
+    values, inputs, name
+        As in :func:`as_rows`.
+
+    Returns
+    -------
+    Numbers
+        Shape (n, K), float32 (also from half precision) or float64, in C order; the array itself where it
+        already is that.  A row may sum to 1 but for the rounding of its type.
+
+    Raises
+    ------
+    InvalidInput
+        If a row is not what ``inputs`` says, or the shape is wrong.
+
+    Examples
+    --------
+    >>> checked_rows(np.array([[0.2, 0.8]], dtype=np.float32)).dtype
+    dtype('float32')
+    """
     as_choice(inputs, INPUTS, name="inputs")
-    rows, tolerance = as_floats(values, name)
-    if rows.ndim != 2 or rows.shape[1] < 2:
+    array = as_numbers(values, name)
+    if array.ndim != 2 or array.shape[1] < 2:
         raise InvalidInput(
             f"{name} must have the shape (rows, labels) with at least two labels",
-            seen=rows.shape,
+            seen=array.shape,
             remedy="pass one row per case and one column per label",
         )
-    if rows.shape[0] == 0:
-        raise InvalidInput(f"{name} has no rows", seen=rows.shape, remedy="pass at least one row")
-    if inputs == "logits":
-        return _checked_logits(rows, name)
-    return _checked_normalised(rows, tolerance, name, logarithms=inputs == "log_probabilities")
+    if array.shape[0] == 0:
+        raise InvalidInput(f"{name} has no rows", seen=array.shape, remedy="pass at least one row")
+    tolerance = sum_tolerance(array)
+    kept = np.float32 if array.dtype.kind not in "iu" and array.dtype.itemsize <= 4 else np.float64
+    with np.errstate(over="ignore", invalid="ignore"):
+        rows: Numbers = np.asarray(array, dtype=kept, order="C")
+    for block in row_blocks(rows):
+        if inputs == "logits":
+            _check_logits(rows[block], name, block.start)
+        else:
+            _check_normalised(
+                rows[block], tolerance, name, block.start, logarithms=inputs == "log_probabilities"
+            )
+    return rows
 
 
 def as_log_probabilities(
@@ -90,65 +141,70 @@ def as_event_probabilities(values: npt.ArrayLike, *, name: str) -> FloatArray:
     return np.minimum(as_vector(values, name=name, low=0.0, high=1.0 + tolerance), 1.0)
 
 
-def to_log(rows: FloatArray, inputs: str) -> FloatArray:
-    """Turn rows that :func:`as_rows` has checked into log-probabilities."""
+def to_log(rows: Numbers, inputs: str) -> FloatArray:
+    """Turn rows that have been checked into log-probabilities, in double precision."""
+    floats: FloatArray = rows.astype(np.float64, copy=False)
     if inputs == "log_probabilities":
-        return rows
+        return floats
     if inputs == "logits":
-        return log_softmax(rows)
+        return log_softmax(floats)
     with np.errstate(divide="ignore"):
-        return np.log(rows)
+        return np.asarray(np.log(floats))
 
 
-def row_blocks(rows: FloatArray) -> Iterator[slice]:
+def row_blocks(rows: Numbers) -> Iterator[slice]:
     """Slices of rows small enough that the temporary arrays of one stay in the processor's cache."""
     step = max(1, _BLOCK_CELLS // rows.shape[1])
     return (slice(start, min(start + step, len(rows))) for start in range(0, len(rows), step))
 
 
-def _checked_logits(rows: FloatArray, name: str) -> FloatArray:
-    with np.errstate(invalid="ignore"):
-        highest = rows.max(axis=1)
+def _check_logits(rows: Numbers, name: str, start: int) -> None:
+    if np.isfinite(rows.max()) and rows.min() > -np.inf:
+        return
     reject_first(
-        ~np.isfinite(highest),
+        ~np.isfinite(rows.max(axis=1)),
         rows,
         name=name,
+        start=start,
         what="the row has NaN or +inf, or nothing but -inf",
         remedy="look for overflow in the model, or a mask over all labels",
     )
-    return rows
 
 
-def _checked_normalised(rows: FloatArray, tolerance: float, name: str, *, logarithms: bool) -> FloatArray:
+def _check_normalised(rows: Numbers, tolerance: float, name: str, start: int, *, logarithms: bool) -> None:
     low, high = (-np.inf, 0.0) if logarithms else (0.0, 1.0)
-    with np.errstate(invalid="ignore"):
-        inside = rows.min() >= low and rows.max() <= high + tolerance
-    if not inside:
+    if not (rows.min() >= low and rows.max() <= high + tolerance):
         reject_first(
             np.any(~((rows >= low) & (rows <= high + tolerance)), axis=1),
             rows,
             name=name,
+            start=start,
             what=f"the row has NaN or a number outside [{low:g}, {high:g}]",
             remedy="say by inputs= what the numbers are; if they are that, look for overflow in the model",
         )
     sums = _row_sums(rows, logarithms=logarithms)
-    deviation = np.abs(sums - 1.0)
+    off = np.abs(sums - 1.0) > tolerance
     reject_first(
-        deviation > tolerance,
+        off,
         rows,
         name=name,
-        what=f"the row sums to {sums[int((deviation > tolerance).argmax())]:.6g}, not 1",
+        start=start,
+        what=f"the row sums to {sums[int(off.argmax())]:.6g}, not 1",
         remedy='normalise the rows, or pass inputs="logits"',
     )
+
+
+def _normalised(rows: FloatArray, *, logarithms: bool) -> FloatArray:
+    sums = np.concatenate([_row_sums(rows[block], logarithms=logarithms) for block in row_blocks(rows)])
+    deviation = np.abs(sums - 1.0)
     if deviation.max() > _ROUNDING:
         # Row by row: what becomes of a row must not depend on the others of its batch.
         scale = np.where(deviation > _ROUNDING, sums, 1.0)[:, None]
         rows = rows - np.log(scale) if logarithms else rows / scale
+    high = 0.0 if logarithms else 1.0
     return np.minimum(rows, high) if rows.max() > high else rows
 
 
-def _row_sums(rows: FloatArray, *, logarithms: bool) -> FloatArray:
-    if not logarithms:
-        return np.asarray(rows.sum(axis=1))
+def _row_sums(rows: Numbers, *, logarithms: bool) -> FloatArray:
     with np.errstate(under="ignore"):
-        return np.concatenate([np.exp(rows[block]).sum(axis=1) for block in row_blocks(rows)])
+        return np.asarray((np.exp(rows) if logarithms else rows).sum(axis=1))
