@@ -68,7 +68,7 @@ def reject_first(
     remedy: str,
     start: int = 0,
 ) -> None:
-    """Raise InvalidInput for the first bad row, if there is one, with its value; rows count from ``start``."""
+    """Raise InvalidInput for the first bad row with its value, if any; rows count from ``start``."""
     if bad.any():
         row = int(bad.argmax())
         raise InvalidInput(what, where=f"{name}[{start + row}]", seen=values[row].tolist(), remedy=remedy)
