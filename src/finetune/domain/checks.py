@@ -6,14 +6,15 @@ Everything that passes is float64 (or int64 for labels); everything that does no
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Collection, Mapping
 from numbers import Real
-from typing import Any, TypeGuard, TypeVar
+from typing import Annotated, Any, Literal, TypeGuard, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from finetune.domain.errors import InvalidInput
 
@@ -22,6 +23,8 @@ IntArray = npt.NDArray[np.int64]
 Numbers = npt.NDArray[np.floating[Any]]
 BoolArray = npt.NDArray[np.bool_]
 Record = TypeVar("Record", bound=BaseModel)
+Extended = float | Literal["+inf", "-inf"]
+Count = Annotated[int, Field(ge=0, le=2**53)]
 
 _TOLERANCE = {"float16": 1e-2, "bfloat16": 1e-2, "float32": 1e-4}
 
@@ -151,8 +154,10 @@ def as_labels(
 def as_flags(values: npt.ArrayLike, *, n_rows: int, name: str) -> BoolArray:
     """Check a vector of booleans, or of integers 0 and 1, and return it as bool, shape (n,)."""
     array = as_array(values, name)
-    if array.dtype.kind == "b" and array.shape == (n_rows,):
-        return array.astype(np.bool_, copy=False)
+    if array.dtype.kind == "b":
+        if array.shape == (n_rows,):
+            return array.astype(np.bool_, copy=False)
+        array = array.astype(np.int8)  # what is wrong is the shape, not the type
     return as_labels(array, n_rows=n_rows, n_labels=2, name=name).astype(np.bool_)
 
 
@@ -180,6 +185,26 @@ def as_level(value: object, *, name: str) -> float:
     )
 
 
+def as_positive(value: object, *, name: str, high: float = 1e100) -> float:
+    """Check a number in (0, high], by default one whose sums do not overflow.
+
+    Examples
+    --------
+    >>> as_positive(0, name="gamma")
+    Traceback (most recent call last):
+    ...
+    finetune.domain.errors.InvalidInput: gamma must be a positive number of at most 1e+100 (seen: 0).
+    What to do: pass one in that range.
+    """
+    # By way of the text, as in as_level.
+    number = float(str(value)) if isinstance(value, np.floating) else value
+    if is_number(number) and 0.0 < number <= high:
+        return float(number)
+    raise InvalidInput(
+        f"{name} must be a positive number of at most {high:g}", seen=value, remedy="pass one in that range"
+    )
+
+
 def as_count(value: object, *, name: str, minimum: int = 1) -> int:
     """Check an integer that is at least ``minimum``; bool is refused."""
     try:
@@ -189,6 +214,10 @@ def as_count(value: object, *, name: str, minimum: int = 1) -> int:
     if count is None or count < minimum:
         raise InvalidInput(
             f"{name} must be an integer of at least {minimum}", seen=value, remedy="pass a whole number"
+        )
+    if count > 2**53:
+        raise InvalidInput(
+            f"{name} is greater than any count of rows, 2**53", seen=value, remedy="pass a count"
         )
     return count
 
@@ -235,3 +264,15 @@ def read_record(model: type[Record], data: Mapping[str, Any]) -> Record:
             seen=first["input"],
             remedy="write the record anew with this version of the program",
         ) from error
+
+
+def write_extended(value: float) -> Extended:
+    """Write a number for JSON, which has no infinities: they become the words ``"+inf"`` and ``"-inf"``."""
+    if math.isinf(value):
+        return "+inf" if value > 0 else "-inf"
+    return value
+
+
+def read_extended(value: Extended) -> float:
+    """Read what :func:`write_extended` wrote."""
+    return float(value)

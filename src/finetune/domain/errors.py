@@ -113,3 +113,7 @@ class MissingExtra(FinetuneError, ImportError):
             f"{needed_for} needs packages that are not installed",
             remedy=f"pip install 'finetune-decisions[{extra}]'",
         )
+
+
+class CoverageWarning(UserWarning):
+    """Some cases get every label, because nothing was seen that could say which to leave out."""

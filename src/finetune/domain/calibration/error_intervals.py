@@ -1,53 +1,68 @@
-"""Bootstrap intervals of the calibration errors."""
+"""Bootstrap intervals of calibration errors and proper scores."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from finetune.domain.calibration.reliability import bin_edges, bin_index
-from finetune.domain.checks import as_count, as_flags, as_generator
-from finetune.domain.probabilities import as_event_probabilities
+from finetune.domain.calibration.bin_errors import BINNED_ERRORS
+from finetune.domain.calibration.bins import BINNINGS
+from finetune.domain.calibration.confidence import checked_pair, joined_confidence
+from finetune.domain.calibration.resampling import EventDraws, LabelDraws, values_of
+from finetune.domain.calibration.scoring import brier_scores, log_losses
+from finetune.domain.checks import as_array, as_choice, as_count, as_generator, as_level
+from finetune.domain.errors import InvalidInput
 from finetune.domain.statistics.intervals import Interval
-from finetune.domain.statistics.resampling import percentile_interval
+from finetune.domain.statistics.resampling import bootstrap_mean_interval, percentile_interval
 
-_BLOCK_CELLS = 1 << 20
+SCORES = {"brier": brier_scores, "log_loss": log_losses}
 
 
-def calibration_error_intervals(
-    confidence: npt.ArrayLike,
-    hits: npt.ArrayLike,
+def error_intervals(
+    y_prob: npt.ArrayLike,
+    y_true: npt.ArrayLike,
     rng: np.random.Generator,
     n_bins: int = 10,
     n_resamples: int = 1000,
     level: float = 0.95,
-) -> tuple[Interval, Interval]:
-    """Percentile bootstrap intervals of ECE and MCE, from the same draws of rows.
+    *,
+    errors: Sequence[str] = ("ece", "mce"),
+    binning: str = "width",
+) -> dict[str, Interval]:
+    """Percentile bootstrap intervals of calibration errors and scores.
 
     What :func:`~finetune.domain.statistics.bootstrap_interval` gives for each, but for rounding, with every
-    row put into its bin once.
+    row put into its bin once; errors of the same bins share their draws of rows.
 
     Parameters
     ----------
-    confidence
-        Shape (n,), in [0, 1].
-    hits
-        Shape (n,): whether the event happened, bool or 0 and 1.
+    y_prob, y_true, n_bins, binning
+        As in :func:`~finetune.domain.calibration.reliability_bins`.  The ends of bins of equal mass stay
+        where the rows at hand have put them.
     rng, n_resamples, level
         As in :func:`~finetune.domain.statistics.bootstrap_interval`.
-    n_bins
-        Number of bins of equal width.
+    errors
+        Names: ``"brier"``, ``"log_loss"``, and those of :func:`~finetune.domain.calibration.null_band`.
 
     Returns
     -------
-    tuple of Interval
-        Of the ECE and of the MCE.  Both are biased upwards, and more so on a resample: an interval can lie
-        above the value itself.
+    dict
+        An interval for each name.  The errors are biased upwards, and more so on a resample: an interval
+        can lie above the value itself.
 
     Raises
     ------
     InvalidInput
-        If the input is not as above.
+        If the input is not as above, or a log loss is infinite.
+    InsufficientData
+        If an error is not estimable on some draw.
+
+    Notes
+    -----
+    Above 32768 rows the errors of one event a row, and the smooth error always, are computed from
+    confidences that are rounded to 1/1024 within their bin, which no interval shows.
 
     References
     ----------
@@ -55,23 +70,34 @@ def calibration_error_intervals(
 
     Examples
     --------
-    >>> ece, mce = calibration_error_intervals(np.full(50, 0.5), [0, 1] * 25, np.random.default_rng(0))
-    >>> ece == mce, ece.low < 0.02, 0.1 < ece.high < 0.2  # one bin; |Binomial(50, 1/2) / 50 - 1/2|
-    (True, True, True)
+    >>> found = error_intervals(np.full(50, 0.5), [0, 1] * 25, np.random.default_rng(0))
+    >>> found["ece"] == found["mce"]  # there is one bin: both are |Binomial(50, 1/2) / 50 - 1/2|
+    True
+    >>> found["ece"].low < 0.02, 0.1 < found["ece"].high < 0.2
+    (True, True)
     """
-    p = as_event_probabilities(confidence, name="confidence")
-    gaps = as_flags(hits, n_rows=len(p), name="hits") - p
-    edges, rng = bin_edges(p, n_bins, "width"), as_generator(rng)
-    index, n_bins = bin_index(p, edges), len(edges) - 1
-    draws = np.empty((2, as_count(n_resamples, name="n_resamples")))
-    step = max(1, _BLOCK_CELLS // len(p))
-    for start in range(0, draws.shape[1], step):
-        size = min(step, draws.shape[1] - start)
-        rows = rng.integers(len(p), size=(size, len(p)))
-        cells = (index[rows] + n_bins * np.arange(size)[:, None]).ravel()
-        sums = np.bincount(cells, weights=gaps[rows].ravel(), minlength=size * n_bins)
-        counts = np.bincount(cells, minlength=size * n_bins)
-        sums, counts = np.abs(sums).reshape(size, n_bins), counts.reshape(size, n_bins)
-        draws[0, start : start + size] = sums.sum(axis=1) / len(p)
-        draws[1, start : start + size] = (sums / np.maximum(counts, 1)).max(axis=1)
-    return percentile_interval(draws[0], level), percentile_interval(draws[1], level)
+    if not isinstance(errors, (list, tuple)):
+        raise InvalidInput("errors must be a list of names", seen=errors, remedy="pass for example ['ece']")
+    names = [as_choice(error, {*BINNED_ERRORS, *SCORES}, name="errors") for error in errors]
+    as_choice(binning, BINNINGS, name="binning")
+    n_bins, level, rng = as_count(n_bins, name="n_bins"), as_level(level, name="level"), as_generator(rng)
+    n_resamples, array = as_count(n_resamples, name="n_resamples"), as_array(y_prob, "y_prob")
+    found: dict[str, Interval] = {}
+    shared: dict[tuple[str, str], list[str]] = {}
+    for name in names:
+        if name in SCORES:
+            scores = np.concatenate(list(SCORES[name](array, y_true)))
+            found[name] = bootstrap_mean_interval(scores, rng, n_resamples, level)
+        else:
+            of = BINNED_ERRORS[name]
+            events = "top" if array.ndim == 1 and of.events == "labels" else of.events
+            shared.setdefault((events, of.binning or binning), []).append(name)
+    for (events, bins), together in shared.items():
+        draws: EventDraws | LabelDraws
+        if events == "labels":
+            draws = LabelDraws(*checked_pair(array, y_true), n_bins, bins)
+        else:
+            draws = EventDraws(*joined_confidence(array, y_true), events, n_bins, bins)
+        values = values_of(together, draws.bootstrap(rng, n_resamples))
+        found |= {name: percentile_interval(values[i], level) for i, name in enumerate(together)}
+    return {name: found[name] for name in names}

@@ -7,36 +7,45 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from finetune.domain.calibration.reliability import bin_edges, bin_index, top_confidence
-from finetune.domain.checks import as_count, as_generator, as_level
+from finetune.domain.calibration.bin_errors import BINNED_ERRORS
+from finetune.domain.calibration.bins import BINNINGS
+from finetune.domain.calibration.confidence import claimed_confidence
+from finetune.domain.calibration.resampling import EventDraws, LabelDraws, values_of
+from finetune.domain.checks import as_array, as_choice, as_count, as_generator, as_level
+from finetune.domain.probabilities import checked_rows
 
-_BLOCK_CELLS = 1 << 20
 
-
-def ece_null_band(
+def null_band(
     y_prob: npt.ArrayLike,
     rng: np.random.Generator,
     n_bins: int = 10,
     n_resamples: int = 1000,
     level: float = 0.95,
+    *,
+    error: str = "ece",
+    binning: str = "width",
 ) -> NullBand:
-    """Simulate the ECE that a perfectly calibrated model with these very confidences would show.
+    """Simulate the error that a perfectly calibrated model with these very probabilities would show.
 
-    Labels are drawn from the model's own probabilities, so an observed ECE inside the band is no evidence
+    Labels are drawn from the model's own probabilities, so an observed error inside the band is no evidence
     of miscalibration.
 
     Parameters
     ----------
     y_prob
-        Shape (n, K) or (n,), as in :func:`reliability_bins`.
+        Shape (n, K) or (n,), as in :func:`~finetune.domain.calibration.reliability_bins`.
     rng
         Source of the labels.
-    n_bins
-        Number of bins of equal width.
+    n_bins, binning
+        As there.
     n_resamples
         Number of simulated label vectors.
     level
         Probability in (0, 1) between the two ends.
+    error
+        ``"ece"``, ``"mce"``, ``"rmsce"``, ``"debiased_rmsce"`` or ``"smooth_ece"`` of the predicted event;
+        ``"classwise_ece"``, ``"ace"``, or of the Brier score ``"reliability"``, ``"resolution"`` or
+        ``"uncertainty"``, over all labels.
 
     Returns
     -------
@@ -46,7 +55,9 @@ def ece_null_band(
     Raises
     ------
     InvalidInput
-        If the input is not as described there.
+        If the input is not as above.
+    InsufficientData
+        If the error is not estimable from these rows.
 
     References
     ----------
@@ -55,24 +66,20 @@ def ece_null_band(
 
     Examples
     --------
-    >>> band = ece_null_band(np.full(100, 0.5), np.random.default_rng(0))
+    >>> band = null_band(np.full(100, 0.5), np.random.default_rng(0))
     >>> 0.03 < band.mean < 0.05  # mean of |Binomial(100, 1/2) / 100 - 1/2| = 0.0398
     True
     """
-    confidence = top_confidence(y_prob)[0]
-    level, rng = as_level(level, name="level"), as_generator(rng)
-    errors = np.empty(as_count(n_resamples, name="n_resamples"))
-    edges = bin_edges(confidence, n_bins, "width")
-    index = bin_index(confidence, edges)
-    order = np.argsort(index, kind="stable")
-    confidence = confidence[order]
-    starts = np.flatnonzero(np.diff(index[order], prepend=-1))
-    expected = np.add.reduceat(confidence, starts)
-    step = max(1, _BLOCK_CELLS // len(confidence))
-    for start in range(0, len(errors), step):
-        size = (min(step, len(errors) - start), len(confidence))
-        hits = np.add.reduceat(rng.random(size) < confidence, starts, axis=1, dtype=np.float64)
-        errors[start : start + step] = np.abs(hits - expected).sum(axis=1) / len(confidence)
+    of = BINNED_ERRORS[as_choice(error, BINNED_ERRORS, name="error")]
+    binning = of.binning or as_choice(binning, BINNINGS, name="binning")
+    n_bins, level, rng = as_count(n_bins, name="n_bins"), as_level(level, name="level"), as_generator(rng)
+    n_resamples, array = as_count(n_resamples, name="n_resamples"), as_array(y_prob, "y_prob")
+    draws: EventDraws | LabelDraws
+    if of.events == "labels" and array.ndim != 1:
+        draws = LabelDraws(checked_rows(array, name="y_prob"), None, n_bins, binning)
+    else:
+        draws = EventDraws(claimed_confidence(array), None, of.events, n_bins, binning)
+    (errors,) = values_of((error,), draws.null(rng, n_resamples))
     low, median, high = np.quantile(errors, [(1 - level) / 2, 0.5, (1 + level) / 2])
     return NullBand(float(low), float(median), float(high), float(errors.mean()), level)
 

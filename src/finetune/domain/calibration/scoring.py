@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+
 import numpy as np
 import numpy.typing as npt
 
-from finetune.domain.checks import as_array, as_flags, as_labels
-from finetune.domain.probabilities import as_event_probabilities, as_rows, row_blocks, to_log
+from finetune.domain.calibration.confidence import blocks, checked_events, checked_pair
+from finetune.domain.checks import FloatArray, Numbers, as_array, as_flags, log_softmax
 
 
 def compute_brier_score(y_prob: npt.ArrayLike, y_true: npt.ArrayLike) -> float:
@@ -39,15 +42,7 @@ def compute_brier_score(y_prob: npt.ArrayLike, y_true: npt.ArrayLike) -> float:
     >>> round(compute_brier_score([0.1, 0.9, 0.8, 0.3], [0, 1, 1, 0]), 4)
     0.0375
     """
-    if as_array(y_prob, "y_prob").ndim == 1:
-        p = as_event_probabilities(y_prob, name="y_prob")
-        y = as_flags(y_true, n_rows=len(p), name="y_true")
-        return float(np.mean((p - y) ** 2))
-    rows = as_rows(y_prob, name="y_prob")
-    labels = as_labels(y_true, n_rows=len(rows), n_labels=rows.shape[1], name="y_true")
-    p_true = rows[np.arange(len(rows)), labels]
-    others = np.einsum("ij,ij->i", rows, rows) - p_true**2
-    return float(np.mean(np.maximum(others, 0.0) + (1.0 - p_true) ** 2))
+    return _mean(brier_scores(y_prob, y_true))
 
 
 def compute_log_loss(y_prob: npt.ArrayLike, y_true: npt.ArrayLike, *, inputs: str = "probabilities") -> float:
@@ -81,10 +76,50 @@ def compute_log_loss(y_prob: npt.ArrayLike, y_true: npt.ArrayLike, *, inputs: st
     >>> round(compute_log_loss([[0.9, 0.1], [0.5, 0.5]], [0, 1]), 4)
     0.3993
     """
-    rows = as_rows(y_prob, inputs=inputs, name="y_prob")
-    labels = as_labels(y_true, n_rows=len(rows), n_labels=rows.shape[1], name="y_true")
-    total = 0.0
-    for block in row_blocks(rows):
-        log_probs = to_log(rows[block], inputs)
-        total -= float(log_probs[np.arange(len(log_probs)), labels[block]].sum())
-    return max(total, 0.0) / len(rows)
+    return _mean(log_losses(y_prob, y_true, inputs=inputs))
+
+
+def brier_scores(y_prob: npt.ArrayLike, y_true: npt.ArrayLike) -> Iterator[FloatArray]:
+    """Yield the Brier scores of some rows at a time; all rows are checked before."""
+    array = as_array(y_prob, "y_prob")
+    if array.ndim == 1:
+        events = checked_events(array, name="y_prob")
+        flags = as_flags(y_true, n_rows=len(events), name="y_true")
+        for block in blocks(len(events), 1):
+            yield (events[block].astype(np.float64) - flags[block]) ** 2
+        return
+    rows, labels = checked_pair(array, y_true)
+    for block in blocks(*rows.shape):
+        p = _scaled(rows[block])
+        p_true = p[np.arange(len(p)), labels[block]]
+        others = np.einsum("ij,ij->i", p, p) - p_true**2
+        yield np.maximum(others, 0.0) + (1.0 - p_true) ** 2
+
+
+def log_losses(
+    y_prob: npt.ArrayLike, y_true: npt.ArrayLike, *, inputs: str = "probabilities"
+) -> Iterator[FloatArray]:
+    """Yield the log losses of some rows at a time; all rows are checked before."""
+    rows, labels = checked_pair(y_prob, y_true, inputs=inputs)
+    for block in blocks(*rows.shape):
+        part, true = rows[block], (np.arange(block.stop - block.start), labels[block])
+        if inputs == "probabilities":
+            sums = part.sum(axis=1).astype(np.float64, copy=False)
+            with np.errstate(divide="ignore"):
+                losses = np.log(sums) - np.log(part[true].astype(np.float64, copy=False))
+        else:  # log-probabilities are logits too
+            losses = -log_softmax(part.astype(np.float64, copy=False))[true]
+        yield np.maximum(losses, 0.0)
+
+
+def _scaled(rows: Numbers) -> FloatArray:
+    floats: FloatArray = rows.astype(np.float64, copy=False)
+    return np.asarray(floats / floats.sum(axis=1, keepdims=True))
+
+
+def _mean(parts: Iterator[FloatArray]) -> float:
+    rows, sums = 0, []
+    for part in parts:
+        rows += len(part)
+        sums.append(float(part.sum()))
+    return math.fsum(sums) / rows

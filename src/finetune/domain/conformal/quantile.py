@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import betaincinv, betaln, gammaln
 
-from finetune.domain.checks import as_count, as_level, as_vector
+from finetune.domain.checks import FloatArray, as_count, as_level, as_vector
 from finetune.domain.errors import InvalidInput
 from finetune.domain.statistics.intervals import Interval
 
@@ -44,6 +44,18 @@ def conformal_rank(n: int, alpha: float) -> int:
     return math.ceil((n + 1) * (1 - Fraction(str(as_level(alpha, name="alpha")))))
 
 
+def fewest_rows(alpha: float) -> int:
+    """Smallest number of calibration rows for which the threshold is one of their scores.
+
+    Examples
+    --------
+    >>> fewest_rows(0.1), fewest_rows(0.3)
+    (9, 3)
+    """
+    level = Fraction(str(as_level(alpha, name="alpha")))
+    return math.ceil((1 - level) / level)
+
+
 def conformal_quantile(scores: npt.ArrayLike, alpha: float) -> float:
     """Smallest threshold that the score of a new row exceeds with probability at most ``alpha``.
 
@@ -74,8 +86,15 @@ def conformal_quantile(scores: npt.ArrayLike, alpha: float) -> float:
     (0.4, inf)
     """
     values = as_vector(scores, name="scores")
-    rank = conformal_rank(len(values), alpha)
-    return math.inf if rank > len(values) else float(np.partition(values, rank - 1)[rank - 1])
+    return kth_smallest(values.copy(), conformal_rank(len(values), alpha))
+
+
+def kth_smallest(scores: FloatArray, rank: int) -> float:
+    """Return the score of that rank, +inf beyond the last; reorders the scores instead of copying them."""
+    if rank > len(scores):
+        return math.inf
+    scores.partition(rank - 1)
+    return float(scores[rank - 1])
 
 
 class CoverageLaw(NamedTuple):
@@ -108,7 +127,8 @@ class CoverageLaw(NamedTuple):
     @property
     def expected(self) -> float:
         """Mean coverage, k / (n + 1)."""
-        return self.rank / (self.n + 1)
+        a, b = self._shape()
+        return a / (a + b)
 
     def interval(self, level: float = 0.9) -> Interval:
         """Coverage between the (1 - level) / 2 and (1 + level) / 2 quantiles of the law."""
@@ -144,8 +164,9 @@ class CoverageLaw(NamedTuple):
         return Interval(float(ends[0] / n_test), float(ends[1] / n_test), level)
 
     def _shape(self) -> tuple[int, int]:
-        if not (self.n >= 1 and 1 <= self.rank <= self.n + 1):
+        n, rank = as_count(self.n, name="n"), as_count(self.rank, name="rank")
+        if rank > n + 1:
             raise InvalidInput(
                 "the rank must lie in [1, n + 1]", seen=tuple(self), remedy="take it from conformal_rank"
             )
-        return self.rank, self.n + 1 - self.rank
+        return rank, n + 1 - rank

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -12,17 +12,16 @@ from pydantic import BaseModel, ConfigDict
 
 from finetune.domain.checks import (
     BoolArray,
-    FloatArray,
-    as_choice,
-    as_generator,
+    Extended,
     as_labels,
     as_level,
+    read_extended,
     read_record,
+    write_extended,
 )
-from finetune.domain.conformal.quantile import CoverageLaw, conformal_quantile, conformal_rank
-from finetune.domain.conformal.scores import SCORES
+from finetune.domain.conformal.quantile import CoverageLaw, conformal_rank, kth_smallest
+from finetune.domain.conformal.row_scorer import ScoringPredictor
 from finetune.domain.errors import InvalidInput
-from finetune.domain.probabilities import INPUTS, as_rows, row_blocks, to_log
 
 
 class Calibration(NamedTuple):
@@ -40,34 +39,43 @@ class _Record(BaseModel):
     version: Literal[1]
     method: str
     inputs: str
+    options: dict[str, float] = {}
     randomized: bool
     n_labels: int
     alpha: float
     n_calibration: int
     rank: int
-    threshold: float | Literal["+inf"]
+    threshold: Extended
 
 
-class ConformalPredictor:
+class ConformalPredictor(ScoringPredictor):
     """Prediction sets with marginal coverage of at least 1 - alpha.
 
     Parameters
     ----------
     method
         ``"lac"``: the smallest sets on average.  ``"aps"``: sets that adapt to how hard a case is.
+        ``"raps"``: the same, with a brake on large sets.  ``"saps"``: adaptive by ranks, little by
+        probabilities.  ``"margin"``: by the distance to the strongest other label.  ``"topk"``: always the
+        same number of labels.
     inputs
         What the rows are: ``"probabilities"``, ``"log_probabilities"`` or ``"logits"``.  The last two keep
         labels apart that a saturated softmax rounds to probability 0.
     randomized
         Draw one uniform number per row, in calibration and in prediction alike, which makes the coverage
-        exact instead of conservative.  Only for ``"aps"``.
+        exact instead of conservative.  Only for ``"aps"``, ``"raps"`` and ``"saps"``.
     rng
         Source of these draws.
+    **options
+        Of the method, by name.  ``"raps"``: ``penalty`` (0.01) for each rank beyond ``k_reg`` (1), both >= 0.
+        ``"saps"``: ``weight`` (0.2) of one rank, >= 0.  Any values keep the promise, if they were not
+        chosen on the calibration rows.
 
     Raises
     ------
     InvalidInput
-        If a name is not known, the method has no randomised form, or it is randomised without a generator.
+        If a name is not known, an option is not one of the method or not valid, the method has no randomised
+        form, or it is randomised without a generator.
 
     Notes
     -----
@@ -98,16 +106,9 @@ class ConformalPredictor:
         inputs: str = "probabilities",
         randomized: bool = False,
         rng: np.random.Generator | None = None,
+        **options: float,
     ) -> None:
-        self.method = as_choice(method, SCORES, name="method")
-        self.inputs = as_choice(inputs, INPUTS, name="inputs")
-        if randomized and not SCORES[method].randomisable:
-            raise InvalidInput(
-                f"the method {method!r} has no randomised form",
-                seen=randomized,
-                remedy="leave randomized out",
-            )
-        self._rng = as_generator(rng) if randomized else None
+        super().__init__(method, inputs=inputs, randomized=randomized, rng=rng, **options)
         self._calibration: Calibration | None = None
 
     def calibrate(
@@ -136,12 +137,11 @@ class ConformalPredictor:
             If the input is not as above.
         """
         alpha = as_level(alpha, name="alpha")
-        rows = as_rows(cal_probs, inputs=self.inputs, name="cal_probs")
-        labels = as_labels(cal_labels, n_rows=len(rows), n_labels=rows.shape[1], name="cal_labels")
-        scores = np.empty(len(rows))
-        for block, of_labels in self._scores(rows):
-            scores[block] = of_labels[np.arange(len(of_labels)), labels[block]]
-        self._calibration = Calibration(rows.shape[1], alpha, len(rows), conformal_quantile(scores, alpha))
+        rows = self._scorer.rows(cal_probs, name="cal_probs")
+        n, k = rows.shape
+        labels = as_labels(cal_labels, n_rows=n, n_labels=k, name="cal_labels")
+        scores = self._scorer.score.of_labels(rows, labels, self._scorer.draws(n))
+        self._calibration = Calibration(k, alpha, n, kth_smallest(scores, conformal_rank(n, alpha)))
         return self
 
     def predict(self, test_probs: npt.ArrayLike) -> BoolArray:
@@ -163,24 +163,8 @@ class ConformalPredictor:
             If the predictor is not calibrated or the input is not as above.
         """
         fitted = self.calibration
-        rows = as_rows(test_probs, inputs=self.inputs, name="test_probs")
-        if rows.shape[1] != fitted.n_labels:
-            raise InvalidInput(
-                f"the predictor was calibrated with {fitted.n_labels} labels",
-                seen=rows.shape,
-                remedy="pass the same label set, in the same order",
-            )
-        sets = np.empty(rows.shape, dtype=np.bool_)
-        for block, of_labels in self._scores(rows):
-            np.less_equal(of_labels, fitted.threshold, out=sets[block])
-        return sets
-
-    def _scores(self, rows: FloatArray) -> Iterator[tuple[slice, FloatArray]]:
-        # The one rule for calibration and prediction; block by block, so that no temporary is large.
-        score = SCORES[self.method].of_labels
-        for block in row_blocks(rows):
-            u = None if self._rng is None else self._rng.random(block.stop - block.start)
-            yield block, score(to_log(rows[block], self.inputs), u)
+        rows = self._scorer.rows(test_probs, name="test_probs", n_labels=fitted.n_labels)
+        return self._scorer.score.sets(rows, fitted.threshold, self._scorer.draws(len(rows)))
 
     @property
     def calibration(self) -> Calibration:
@@ -188,11 +172,6 @@ class ConformalPredictor:
         if self._calibration is None:
             raise InvalidInput("the predictor is not calibrated", remedy="call calibrate first")
         return self._calibration
-
-    @property
-    def randomized(self) -> bool:
-        """Whether each row gets a uniform number."""
-        return self._rng is not None
 
     @property
     def alpha(self) -> float:
@@ -250,14 +229,12 @@ class ConformalPredictor:
         return {
             "kind": "conformal_predictor",
             "version": 1,
-            "method": self.method,
-            "inputs": self.inputs,
-            "randomized": self.randomized,
+            **self._scorer.to_dict(),
             "n_labels": fitted.n_labels,
             "alpha": fitted.alpha,
             "n_calibration": fitted.n_calibration,
             "rank": self.rank,
-            "threshold": "+inf" if self.covers_everything else fitted.threshold,
+            "threshold": write_extended(fitted.threshold),
         }
 
     @classmethod
@@ -266,13 +243,19 @@ class ConformalPredictor:
     ) -> ConformalPredictor:
         """Read what :meth:`to_dict` wrote; a randomised predictor needs ``rng`` again."""
         record = read_record(_Record, data)
-        threshold = math.inf if record.threshold == "+inf" else float(record.threshold)
-        if record.n_labels < 2 or record.rank != conformal_rank(record.n_calibration, record.alpha):
+        threshold, n = read_extended(record.threshold), record.n_calibration
+        if (
+            record.n_labels < 2
+            or record.rank != conformal_rank(n, record.alpha)
+            or (record.rank > n and threshold != math.inf)
+        ):
             raise InvalidInput(
                 "the record contradicts itself",
-                seen=(record.n_labels, record.n_calibration, record.alpha, record.rank),
+                seen=(record.n_labels, n, record.alpha, record.rank, threshold),
                 remedy="calibrate again",
             )
-        predictor = cls(record.method, inputs=record.inputs, randomized=record.randomized, rng=rng)
-        predictor._calibration = Calibration(record.n_labels, record.alpha, record.n_calibration, threshold)
+        predictor = cls(
+            record.method, inputs=record.inputs, randomized=record.randomized, rng=rng, **record.options
+        )
+        predictor._calibration = Calibration(record.n_labels, record.alpha, n, threshold)
         return predictor

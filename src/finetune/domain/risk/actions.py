@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import numpy as np
@@ -38,29 +37,41 @@ def scored_actions(
     """
     rows = as_log_probabilities(log_probs, inputs="log_probabilities", name="log_probs")
     n_labels = rows.shape[1]
-    if abstain_index is not None and as_count(abstain_index, name="abstain_index", minimum=0) >= n_labels:
-        raise InvalidInput(
-            f"abstain_index is not one of the {n_labels} labels", seen=abstain_index, remedy="count from 0"
-        )
+    abstention = as_abstain_index(abstain_index, n_labels)
     if costs is None:
         actions = rows.argmax(axis=1)
     else:
-        matrix = as_cost_matrix(costs, n_labels)
-        if matrix.shape[1] > n_labels + 1:
-            raise InvalidInput(
-                f"costs must have {n_labels} columns, or {n_labels + 1} with abstention last",
-                seen=matrix.shape,
-                remedy="build the matrix with cost_matrix",
-            )
-        actions = bayes_actions(rows, matrix).actions
-    abstains = (
-        actions == n_labels if abstain_index is None else (actions == n_labels) | (actions == abstain_index)
-    )
+        actions = bayes_actions(rows, as_label_costs(costs, n_labels)).actions
+    abstains = (actions == n_labels) | (actions == abstention)
     scores = confidence_logit(rows, np.minimum(actions, n_labels - 1))
     return ScoredActions(np.where(abstains, ABSTAINED, actions), scores)
 
 
-def answers(scores: npt.ArrayLike, threshold: float) -> BoolArray:
+def as_abstain_index(value: object, n_labels: int | None = None) -> int | None:
+    """Check the label that is the abstention; None: no label is."""
+    if value is None:
+        return None
+    index = as_count(value, name="abstain_index", minimum=0)
+    if n_labels is not None and index >= n_labels:
+        raise InvalidInput(
+            f"abstain_index is not one of the {n_labels} labels", seen=index, remedy="count from 0"
+        )
+    return index
+
+
+def as_label_costs(costs: npt.ArrayLike, n_labels: int) -> FloatArray:
+    """Check costs whose actions are the labels, and abstention in a last column if there is one more."""
+    matrix = as_cost_matrix(costs, n_labels)
+    if matrix.shape[1] > n_labels + 1:
+        raise InvalidInput(
+            f"costs must have {n_labels} columns, or {n_labels + 1} with abstention last",
+            seen=matrix.shape,
+            remedy="build the matrix with cost_matrix",
+        )
+    return matrix
+
+
+def answers(scores: npt.ArrayLike, threshold: npt.ArrayLike) -> BoolArray:
     """Whether each score is high enough to answer; the one place where that is decided.
 
     Parameters
@@ -68,7 +79,8 @@ def answers(scores: npt.ArrayLike, threshold: float) -> BoolArray:
     scores
         Shape (n,), in [-inf, +inf].
     threshold
-        Least score that is answered: -inf answers every row, +inf none, whatever its score.
+        Least score that is answered, one number or one for each row: -inf answers every row, +inf none,
+        whatever its score.
 
     Returns
     -------
@@ -86,9 +98,14 @@ def answers(scores: npt.ArrayLike, threshold: float) -> BoolArray:
     ([True, False, True], [False])
     """
     values = as_vector(scores, name="scores")
-    if not is_number(threshold) or math.isnan(threshold):
-        raise InvalidInput("the threshold is not a number", seen=threshold, remedy="calibrate again")
-    return (values >= threshold) & (threshold < math.inf)
+    least = as_vector([threshold] if is_number(threshold) else threshold, name="threshold")
+    if len(least) not in (1, len(values)):
+        raise InvalidInput(
+            f"threshold must be one number, or one for each of the {len(values)} rows",
+            seen=len(least),
+            remedy="pass both for the same rows",
+        )
+    return (values >= least) & (least < np.inf)
 
 
 def risk_controlled_actions(

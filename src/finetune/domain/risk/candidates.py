@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from finetune.domain.checks import FloatArray
+from finetune.domain.checks import FloatArray, IntArray
 
 _LINEAR_END, _LOOSEST, _STEP = 16.0, -8.0, 1 / 16
 _GEOMETRIC = 63
@@ -50,3 +50,14 @@ def start_weights(risk_level: float) -> FloatArray:
     for multiple, share in _STARTS.items():
         weights[int(np.argmax(grid <= calibrated * multiple))] += share
     return weights
+
+
+def count_at_least(scores: FloatArray, thresholds: FloatArray) -> IntArray:
+    """Count the scores >= each threshold.
+
+    Examples
+    --------
+    >>> count_at_least(np.array([3.0, 1.0, 2.0]), np.array([2.0, -np.inf])).tolist()
+    [2, 3]
+    """
+    return len(scores) - np.searchsorted(np.sort(scores), thresholds, side="left")

@@ -64,7 +64,10 @@ def cost_matrix(
     array([[  0. , 100. ,   0.3],
            [  1. ,   0. ,   0.3]])
     """
-    rows = [] if isinstance(outcomes, str) or not isinstance(outcomes, Iterable) else list(outcomes)
+    scalar = (
+        isinstance(outcomes, str) or not isinstance(outcomes, Iterable) or getattr(outcomes, "ndim", 1) == 0
+    )
+    rows = [] if scalar else list(outcomes)
     if not all(isinstance(name, str) for name in rows) or len(rows) < 2 or len(set(rows)) < len(rows):
         raise InvalidInput(
             "there must be at least two outcomes, each named once", seen=outcomes, remedy="correct the names"

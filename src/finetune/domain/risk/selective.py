@@ -12,19 +12,22 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
 from finetune.domain.checks import (
-    FloatArray,
-    IntArray,
+    Count,
+    Extended,
     as_count,
     as_flags,
     as_level,
     as_vector,
+    read_extended,
     read_record,
+    write_extended,
 )
 from finetune.domain.errors import InfeasibleGuarantee, InvalidInput
 from finetune.domain.risk.bounds import binomial_p_value, error_free_rows_needed
-from finetune.domain.risk.candidates import start_weights, threshold_grid
-from finetune.domain.risk.testing import fallback_sequence
+from finetune.domain.risk.candidates import count_at_least, start_weights, threshold_grid
+from finetune.domain.risk.wording import confidence_text
 from finetune.domain.statistics.intervals import binomial_upper_bound
+from finetune.domain.statistics.multiplicity import fallback_sequence
 
 
 def selective_threshold(
@@ -105,15 +108,15 @@ def selective_threshold(
     if eligible is not None:
         allowed = as_flags(eligible, n_rows=len(values), name="eligible")
     grid, weights = threshold_grid(), start_weights(risk_level)
-    answered = _at_least(values[allowed], grid)
-    failed = _at_least(values[allowed & wrong], grid)
+    answered = count_at_least(values[allowed], grid)
+    failed = count_at_least(values[allowed & wrong], grid)
     p_values = binomial_p_value(failed, answered, risk_level)
     rejected, levels = fallback_sequence(p_values, weights, delta)
     if not rejected.any():
-        needed = error_free_rows_needed(risk_level, float(weights.max()) * delta)
+        needed = selective_rows_needed(risk_level, delta)
         raise InfeasibleGuarantee(
             f"no threshold is proven to keep the error rate among answered cases at or below {risk_level:g} "
-            f"with confidence {_confidence(delta)}",
+            f"with confidence {confidence_text(delta)}",
             seen=f"{len(values)} rows, {answered[-1]} that may be answered, {failed[-1]} of them wrong",
             remedy=f"{needed} answered rows without an error would be enough; calibrate with more rows, "
             "allow a greater risk_level or delta, or improve the model",
@@ -134,23 +137,28 @@ def selective_threshold(
     )
 
 
-def _confidence(delta: float) -> str:
-    return f"{1 - delta:.6g}" if delta >= 1e-5 else f"1 - {delta:g}"
+def selective_rows_needed(risk_level: float, delta: float) -> int:
+    """Smallest number of eligible rows, all right, with which :func:`selective_threshold` finds one.
 
+    Whatever their scores: it counts with the share of ``delta`` that "answer everything" starts with.
 
-def _at_least(scores: FloatArray, thresholds: FloatArray) -> IntArray:
-    """Count the scores >= each threshold."""
-    return len(scores) - np.searchsorted(np.sort(scores), thresholds, side="left")
+    Examples
+    --------
+    >>> selective_rows_needed(0.05, 0.1)
+    77
+    """
+    risk_level, delta = as_level(risk_level, name="risk_level"), as_level(delta, name="delta")
+    return error_free_rows_needed(risk_level, float(start_weights(risk_level).max()) * delta)
 
 
 class _Record(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
     kind: Literal["selective_threshold"]
     version: Literal[1]
-    threshold: float | Literal["-inf"]
-    n_calibration: int
-    n_answered: int
-    n_errors: int
+    threshold: Extended
+    n_calibration: Count
+    n_answered: Count
+    n_errors: Count
     upper_bound: float
     level_used: float
     risk_level: float
@@ -168,7 +176,8 @@ class SelectiveThreshold:
     n_calibration, n_answered, n_errors
         Calibration rows, those answered at the threshold, and those of them that were wrong.
     upper_bound
-        Clopper-Pearson upper bound on the risk at ``level_used``; at most ``risk_level``.
+        Clopper-Pearson upper bound on the risk at ``level_used``; at most ``risk_level``.  It shows how much
+        room the test left: the promise is ``risk_level``.
     level_used
         Level at which this threshold was tested, a part of ``delta``.
     risk_level, delta
@@ -188,14 +197,14 @@ class SelectiveThreshold:
         as_level(self.risk_level, name="risk_level")
         as_level(self.delta, name="delta")
         as_count(self.n_errors, name="n_errors", minimum=0)
-        if math.isnan(self.threshold) or not self.n_errors <= self.n_answered <= self.n_calibration:
+        if not self.threshold < math.inf or not self.n_errors <= self.n_answered <= self.n_calibration:
             raise InvalidInput("the threshold contradicts itself", seen=self, remedy="calibrate again")
 
     @property
     def statement(self) -> str:
         """The guarantee in words."""
         return (
-            f"With confidence {_confidence(self.delta)}, at most a fraction {self.risk_level:.6g} of the "
+            f"With confidence {confidence_text(self.delta)}, at most a fraction {self.risk_level:.6g} of the "
             "cases that are answered get a wrong answer. The confidence is over the draw of the "
             f"{self.n_calibration} calibration cases; {self.n_answered} of them would have been answered, "
             f"{self.n_errors} of these wrongly. It is provided that calibration cases and new cases are "
@@ -209,7 +218,7 @@ class SelectiveThreshold:
         return {
             "kind": "selective_threshold",
             "version": 1,
-            "threshold": "-inf" if self.threshold == -math.inf else self.threshold,
+            "threshold": write_extended(self.threshold),
             "n_calibration": self.n_calibration,
             "n_answered": self.n_answered,
             "n_errors": self.n_errors,
@@ -223,4 +232,4 @@ class SelectiveThreshold:
     def from_dict(cls, data: Mapping[str, Any]) -> SelectiveThreshold:
         """Read what :meth:`to_dict` wrote."""
         fields = read_record(_Record, data).model_dump(exclude={"kind", "version"})
-        return cls(**{**fields, "threshold": float(fields["threshold"])})
+        return cls(**{**fields, "threshold": read_extended(fields["threshold"])})

@@ -7,10 +7,15 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from finetune.domain.checks import FloatArray, IntArray, as_choice, as_count, as_labels, as_level
+from finetune.domain.checks import FloatArray, IntArray, as_choice, as_labels, as_level
 from finetune.domain.errors import InvalidInput
 from finetune.domain.probabilities import INPUTS, as_log_probabilities
-from finetune.domain.risk.actions import ABSTAINED, risk_controlled_actions, scored_actions
+from finetune.domain.risk.actions import (
+    ABSTAINED,
+    as_abstain_index,
+    risk_controlled_actions,
+    scored_actions,
+)
 from finetune.domain.risk.costs import as_cost_matrix
 from finetune.domain.risk.selective import SelectiveThreshold, selective_threshold
 
@@ -81,9 +86,7 @@ class RiskControlledPredictor:
         self, delta: float = 0.1, *, abstain_index: int | None = None, inputs: str = "probabilities"
     ) -> None:
         self.delta = as_level(delta, name="delta")
-        self.abstain_index = (
-            None if abstain_index is None else as_count(abstain_index, name="abstain_index", minimum=0)
-        )
+        self.abstain_index = as_abstain_index(abstain_index)
         self.inputs = as_choice(inputs, INPUTS, name="inputs")
         self._state: _Fitted | None = None
         self._other: _Found | None = None

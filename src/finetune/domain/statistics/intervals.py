@@ -69,22 +69,7 @@ def wilson_interval(successes: int, trials: int, level: float = 0.95) -> Interva
 def clopper_pearson_interval(successes: int, trials: int, level: float = 0.95) -> Interval | None:
     """Exact (conservative) interval of a binomial proportion, equal tails.
 
-    Parameters
-    ----------
-    successes, trials
-        Counts, 0 <= successes <= trials.
-    level
-        In (0, 1).
-
-    Returns
-    -------
-    Interval or None
-        None without trials: the proportion is not estimable.
-
-    Raises
-    ------
-    InvalidInput
-        If the counts are not counts or the level is not one.
+    Parameters, result and errors are those of :func:`wilson_interval`.
 
     References
     ----------
@@ -106,24 +91,10 @@ def clopper_pearson_interval(successes: int, trials: int, level: float = 0.95) -
 
 
 def clopper_pearson_upper(successes: int, trials: int, level: float = 0.95) -> float:
-    """Exact one-sided upper bound of a binomial proportion.
+    """Exact one-sided upper bound of a binomial proportion, which holds with probability ``level``.
 
-    Parameters
-    ----------
-    successes, trials
-        Counts, 0 <= successes <= trials.
-    level
-        Probability in (0, 1) with which the bound holds.
-
-    Returns
-    -------
-    float
-        The bound; 1 without trials, which is all that is then known.
-
-    Raises
-    ------
-    InvalidInput
-        If the counts are not counts or the level is not one.
+    1 without trials, which is all that is then known.  Parameters and errors are those of
+    :func:`wilson_interval`.
 
     References
     ----------

@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 
 from finetune.domain.calibration import (
     ReliabilityBins,
-    calibration_error_intervals,
     compute_brier_score,
     compute_ece,
     compute_log_loss,
     compute_mce,
-    ece_null_band,
+    error_intervals,
+    null_band,
     reliability_bins,
 )
 from finetune.domain.errors import InvalidInput
@@ -125,7 +125,7 @@ def test_an_empty_bin_is_none_in_json():
 def test_null_band_holds_the_ece_of_calibrated_models(n):
     rng = np.random.default_rng(n)
     y_prob = rng.random(n)
-    band = ece_null_band(y_prob, rng, n_bins=15, n_resamples=400, level=0.99)
+    band = null_band(y_prob, rng, n_bins=15, n_resamples=400, level=0.99)
     seen = [compute_ece(y_prob, (rng.random(n) < y_prob).astype(int), 15) for _ in range(40)]
     assert np.mean(seen) == pytest.approx(band.mean, rel=0.12)
     assert sum(not band.low <= value <= band.high for value in seen) <= 4  # P(Bin(40, .01) > 4) < 1e-4
@@ -134,7 +134,7 @@ def test_null_band_holds_the_ece_of_calibrated_models(n):
 
 def test_null_band_shrinks_as_one_over_root_n():
     means = [
-        ece_null_band(np.random.default_rng(0).random(n), np.random.default_rng(1), 15, 300).mean
+        null_band(np.random.default_rng(0).random(n), np.random.default_rng(1), 15, 300).mean
         for n in (100, 10000)
     ]
     assert means[0] / means[1] == pytest.approx(10, rel=0.25)
@@ -143,7 +143,7 @@ def test_null_band_shrinks_as_one_over_root_n():
 def test_a_miscalibrated_model_is_outside_the_band():
     rng = np.random.default_rng(3)
     rows = rng.dirichlet(np.full(3, 0.3), size=2000)
-    assert compute_ece(rows, rng.integers(3, size=2000)) > ece_null_band(rows, rng, n_resamples=200).high
+    assert compute_ece(rows, rng.integers(3, size=2000)) > null_band(rows, rng, n_resamples=200).high
 
 
 @pytest.mark.parametrize("n", [1, 30, 2000])
@@ -151,8 +151,8 @@ def test_intervals_of_the_errors_are_those_of_the_plain_bootstrap(n):
     rng = np.random.default_rng(n)
     confidence = rng.random(n)
     hits = rng.random(n) < confidence**2
-    fast = calibration_error_intervals(confidence, hits, np.random.default_rng(7), 12, 700, 0.9)
-    for interval, error in zip(fast, (compute_ece, compute_mce), strict=True):
+    fast = error_intervals(confidence, hits, np.random.default_rng(7), 12, 700, 0.9)
+    for interval, error in zip(fast.values(), (compute_ece, compute_mce), strict=True):
         slow = bootstrap_interval(
             lambda rows, error=error: error(confidence[rows], hits[rows], 12),
             n, np.random.default_rng(7), 700, 0.9,
@@ -164,10 +164,10 @@ def test_intervals_of_the_errors_refuse_what_does_not_fit():
     rng = np.random.default_rng(0)
     for arguments in (([0.5, 1.5], [0, 1]), ([0.5], [0, 1]), ([0.5, 0.5], [0, 2]), ([], [])):
         with pytest.raises(InvalidInput):
-            calibration_error_intervals(*arguments, rng)
+            error_intervals(*arguments, rng)
     for numbers in ({"n_bins": 0}, {"n_resamples": 0}, {"level": 95}):
         with pytest.raises(InvalidInput):
-            calibration_error_intervals([0.5, 0.6], [0, 1], rng, **numbers)
+            error_intervals([0.5, 0.6], [0, 1], rng, **numbers)
 
 
 def test_brier():

@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 
 from finetune.domain.calibration import (
     Temperature,
-    calibration_error_intervals,
     compute_brier_score,
     compute_ece,
     compute_log_loss,
     compute_mce,
-    ece_null_band,
+    error_intervals,
     fit_temperature,
+    null_band,
 )
 from finetune.domain.checks import as_count, as_flags, as_labels, as_level, as_vector
 from finetune.domain.conformal import ConformalPredictor, conformal_quantile
@@ -172,6 +172,10 @@ def test_small_checks():
         as_vector([0.5, 1.5], name="p", low=0.0, high=1.0)
     with pytest.raises(InvalidInput):
         as_flags([0, 2], n_rows=2, name="errors")
+    with pytest.raises(InvalidInput, match="one entry for each of the 2 rows"):
+        as_flags([True], n_rows=2, name="errors")
+    with pytest.raises(InvalidInput, match="shape"):
+        as_flags([[True, False]], n_rows=1, name="errors")
     with pytest.raises(InvalidInput):
         conformal_quantile([0.1, np.nan], 0.5)
     with pytest.raises(InvalidInput):
@@ -179,17 +183,17 @@ def test_small_checks():
     with pytest.raises(InvalidInput):
         selective_threshold([0.1, np.nan], [0, 1], 0.1, 0.1)
     with pytest.raises(InvalidInput):
-        ece_null_band([0.5, 1.5], np.random.default_rng(0))
+        null_band([0.5, 1.5], np.random.default_rng(0))
 
 
 @pytest.mark.parametrize(
     "call",
     [
         lambda rng: ConformalPredictor("aps", randomized=True, rng=rng),
-        lambda rng: ece_null_band([0.5, 0.6], rng),
+        lambda rng: null_band([0.5, 0.6], rng),
         lambda rng: bootstrap_interval(lambda rows: 0.0, 2, rng),
         lambda rng: bootstrap_mean_interval([0.5, 0.6], rng),
-        lambda rng: calibration_error_intervals([0.5, 0.6], [0, 1], rng),
+        lambda rng: error_intervals([0.5, 0.6], [0, 1], rng),
     ],
 )
 @pytest.mark.parametrize("rng", [3, None, np.random])

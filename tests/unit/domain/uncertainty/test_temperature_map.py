@@ -81,11 +81,11 @@ def test_useless_scores_end_at_the_other_limit(logits):
 
 
 def test_an_impossible_true_label_is_an_error():
-    with pytest.raises(InvalidInput, match=r"logits\[1\]"):
+    with pytest.raises(InvalidInput, match=r"rows\[1\]"):
         fit_temperature([[0.0, 1.0], [0.0, -np.inf]], [0, 1])
 
 
-@pytest.mark.parametrize("value", [0.0, -1.0, np.inf, np.nan])
+@pytest.mark.parametrize("value", [0.0, -1.0, np.inf, np.nan, "2", None, True])
 def test_impossible_temperatures(value):
     with pytest.raises(InvalidInput):
         Temperature(value)

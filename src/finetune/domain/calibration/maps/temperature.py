@@ -5,21 +5,26 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict
 
-from finetune.domain.checks import FloatArray, IntArray, as_labels, log_softmax, read_record
+from finetune.domain.calibration.maps.rows import (
+    MapRecord,
+    as_fitting_rows,
+    as_logits,
+    reject_excluded_truth,
+)
+from finetune.domain.checks import FloatArray, IntArray, is_number, log_softmax, read_record
 from finetune.domain.errors import InvalidInput
-from finetune.domain.probabilities import as_rows, row_blocks
+from finetune.domain.probabilities import row_blocks
 
 T_MIN, T_MAX = 0.01, 10_000.0
 _MAX_STEPS = 200
 
 
-def fit_temperature(logits: npt.ArrayLike, labels: npt.ArrayLike) -> Temperature:
+def fit_temperature(rows: npt.ArrayLike, labels: npt.ArrayLike, *, inputs: str = "logits") -> Temperature:
     """Temperature with the least log loss on these rows, exactly.
 
     The log loss of softmax(beta z) is convex in beta = 1 / T; the zero of its derivative is found by
@@ -27,10 +32,12 @@ def fit_temperature(logits: npt.ArrayLike, labels: npt.ArrayLike) -> Temperature
 
     Parameters
     ----------
-    logits
-        Shape (n, K): logits or log-probabilities, which are logits.  -inf excludes a label from its row.
+    rows
+        Shape (n, K).  A label at -inf (probability 0) is excluded from its row.
     labels
         Shape (n,): label indices.
+    inputs
+        ``"logits"`` (log-probabilities are logits), ``"log_probabilities"`` or ``"probabilities"``.
 
     Returns
     -------
@@ -59,29 +66,21 @@ def fit_temperature(logits: npt.ArrayLike, labels: npt.ArrayLike) -> Temperature
     >>> round(fitted.value, 6)  # softmax(4 / T) = 3/4, so T = 4 / log 3
     3.640957
     """
-    rows = as_rows(logits, inputs="logits", name="logits")
-    truth = as_labels(labels, n_rows=len(rows), n_labels=rows.shape[1])
-    impossible = np.isneginf(rows[np.arange(len(rows)), truth])
-    if impossible.any():
-        row = int(impossible.argmax())
-        raise InvalidInput(
-            "the true label has probability 0, which no temperature mends",
-            where=f"logits[{row}]",
-            seen=rows[row].tolist(),
-            remedy="pass logits in full precision, or drop the row",
-        )
+    fitting = as_fitting_rows(rows, labels, inputs)
+    reject_excluded_truth(fitting)
+    logits, truth = fitting
     low, high = 1.0 / T_MAX, 1.0 / T_MIN
-    if _derivatives(rows, truth, low)[0] >= 0.0:
+    if _derivatives(logits, truth, low)[0] >= 0.0:
         return Temperature(T_MAX, at_limit=True)
-    if _derivatives(rows, truth, high)[0] <= 0.0:
+    if _derivatives(logits, truth, high)[0] <= 0.0:
         return Temperature(T_MIN, at_limit=True)
-    return Temperature(1.0 / _root(rows, truth, low, high))
+    return Temperature(1.0 / _root(logits, truth, low, high))
 
 
-def _root(rows: FloatArray, truth: IntArray, low: float, high: float) -> float:
+def _root(logits: FloatArray, truth: IntArray, low: float, high: float) -> float:
     beta = min(max(1.0, low), high)
     for _ in range(_MAX_STEPS):
-        slope, curvature = _derivatives(rows, truth, beta)
+        slope, curvature = _derivatives(logits, truth, beta)
         if slope == 0.0:
             break
         low, high = (beta, high) if slope < 0.0 else (low, beta)
@@ -93,25 +92,24 @@ def _root(rows: FloatArray, truth: IntArray, low: float, high: float) -> float:
     return beta
 
 
-def _derivatives(rows: FloatArray, truth: IntArray, beta: float) -> tuple[float, float]:
+def _derivatives(logits: FloatArray, truth: IntArray, beta: float) -> tuple[float, float]:
     """First and second derivative of the mean log loss in beta."""
     slope = curvature = 0.0
-    for block in row_blocks(rows):
-        logits = rows[block]
+    for block in row_blocks(logits):
         with np.errstate(over="ignore", under="ignore"):
             # The floor stands for -inf: its weight is 0, and 0 times it and its square stay 0.
-            z = np.maximum(logits - logits.max(axis=1, keepdims=True), -1e150)
+            z = logits[block]
+            z = np.maximum(z - z.max(axis=1, keepdims=True), -1e150)
             weight = np.exp(beta * z)
             total = weight.sum(axis=1)
             mean = np.einsum("ij,ij->i", weight, z) / total
             slope += float((mean - z[np.arange(len(z)), truth[block]]).sum())
             z -= mean[:, None]
             curvature += float((np.einsum("ij,ij,ij->i", weight, z, z) / total).sum())
-    return slope / len(rows), curvature / len(rows)
+    return slope / len(logits), curvature / len(logits)
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+class _Record(MapRecord):
     kind: Literal["temperature"]
     version: Literal[1]
     value: float
@@ -137,27 +135,28 @@ class Temperature:
 
     value: float
     at_limit: bool = False
+    kind: ClassVar[str] = "temperature"
 
     def __post_init__(self) -> None:
-        if not 0.0 < self.value < math.inf:
+        if not (is_number(self.value) and 0.0 < self.value < math.inf):
             raise InvalidInput(
                 "a temperature must be positive and finite",
                 seen=self.value,
                 remedy="use 1.0 to change nothing",
             )
 
-    def apply(self, logits: npt.ArrayLike) -> FloatArray:
+    def apply(self, rows: npt.ArrayLike, *, inputs: str = "logits") -> FloatArray:
         """Log-probabilities at this temperature, shape (n, K).
 
         The order of the labels in a row is kept; labels closer than rounding may become ties.
         """
-        rows = as_rows(logits, inputs="logits", name="logits")
+        logits = as_logits(rows, inputs)
         with np.errstate(over="ignore", under="ignore"):
-            return log_softmax((rows - rows.max(axis=1, keepdims=True)) / self.value)
+            return log_softmax((logits - logits.max(axis=1, keepdims=True)) / self.value)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready record."""
-        return {"kind": "temperature", "version": 1, "value": self.value, "at_limit": self.at_limit}
+        return {"kind": self.kind, "version": 1, "value": self.value, "at_limit": self.at_limit}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Temperature:

@@ -1,0 +1,146 @@
+"""What every predictor here does with rows: check them, draw for them, score them, always by one rule."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from finetune.domain.checks import FloatArray, Numbers, as_generator
+from finetune.domain.conformal.scores import Score, make_score
+from finetune.domain.errors import InvalidInput
+from finetune.domain.probabilities import checked_rows
+
+
+class RowScorer:
+    """A score with its options and its source of randomness.
+
+    Parameters
+    ----------
+    method, inputs, options
+        As in :func:`~finetune.domain.conformal.scores.make_score`.
+    randomized
+        Draw one uniform number per row.
+    rng
+        Source of these draws.
+
+    Raises
+    ------
+    InvalidInput
+        If a name is not known, ``randomized`` is no bool, the method has no randomised form, or it is
+        randomised without a generator.
+
+    Examples
+    --------
+    >>> scorer = RowScorer("lac", "probabilities", {}, randomized=False, rng=None)
+    >>> scorer.score.of_labels(scorer.rows([[0.5, 0.5]], name="rows"), np.array([0])).round(3)
+    array([0.693])
+    """
+
+    def __init__(
+        self,
+        method: str,
+        inputs: str,
+        options: Mapping[str, object],
+        *,
+        randomized: bool,
+        rng: np.random.Generator | None,
+    ) -> None:
+        self.score = make_score(method, inputs=inputs, options=options)
+        if not isinstance(randomized, (bool, np.bool_)):
+            raise InvalidInput("randomized must be True or False", seen=randomized, remedy="pass a bool")
+        if randomized and not self.score.randomisable:
+            raise InvalidInput(
+                f"the method {method!r} has no randomised form",
+                seen=randomized,
+                remedy="leave randomized out",
+            )
+        self._rng = as_generator(rng) if randomized else None
+
+    def rows(self, values: npt.ArrayLike, *, name: str, n_labels: int | None = None) -> Numbers:
+        """Check rows, and that they have the labels of the calibration rows."""
+        rows = checked_rows(values, inputs=self.score.inputs, name=name)
+        if n_labels is not None and rows.shape[1] != n_labels:
+            raise InvalidInput(
+                f"the predictor was calibrated with {n_labels} labels",
+                seen=rows.shape,
+                remedy="pass the same label set, in the same order",
+            )
+        return rows
+
+    def draws(self, n: int) -> FloatArray | None:
+        """One uniform number for each of n rows, or None if the scores are deterministic."""
+        return None if self._rng is None else self._rng.random(n)
+
+    @property
+    def randomized(self) -> bool:
+        """Whether each row gets a uniform number."""
+        return self._rng is not None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Write the part of a record that says how rows are scored."""
+        return {
+            "method": self.score.method,
+            "inputs": self.score.inputs,
+            "options": dict(self.score.options),
+            "randomized": self.randomized,
+        }
+
+
+class ScoringPredictor:
+    """A predictor that scores the labels of rows: the part that all of them have in common.
+
+    Parameters
+    ----------
+    method, inputs, randomized, rng, **options
+        As in :class:`~finetune.domain.conformal.split.ConformalPredictor`.
+
+    Raises
+    ------
+    InvalidInput
+        As there.
+
+    Examples
+    --------
+    >>> predictor = ScoringPredictor("raps", penalty=0.1)
+    >>> predictor.method, predictor.inputs, predictor.options, predictor.randomized
+    ('raps', 'probabilities', {'penalty': 0.1, 'k_reg': 1}, False)
+    """
+
+    def __init__(
+        self,
+        method: str = "lac",
+        *,
+        inputs: str = "probabilities",
+        randomized: bool = False,
+        rng: np.random.Generator | None = None,
+        **options: float,
+    ) -> None:
+        self._scorer = RowScorer(method, inputs, options, randomized=randomized, rng=rng)
+
+    @property
+    def score(self) -> Score:
+        """How labels are scored."""
+        return self._scorer.score
+
+    @property
+    def method(self) -> str:
+        """Name of the score."""
+        return self.score.method
+
+    @property
+    def inputs(self) -> str:
+        """What the rows are."""
+        return self.score.inputs
+
+    @property
+    def options(self) -> dict[str, float]:
+        """Options of the method, by name."""
+        return self.score.options
+
+    @property
+    def randomized(self) -> bool:
+        """Whether each row gets a uniform number."""
+        return self._scorer.randomized

@@ -1,0 +1,60 @@
+"""Least ambiguous classifier."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from finetune.domain.checks import BoolArray, FloatArray, IntArray, Numbers
+from finetune.domain.conformal.scores.base import Limits, Score, scores_of
+from finetune.domain.conformal.scores.logarithms import log_normaliser
+
+
+@dataclass(frozen=True)
+class Lac(Score):
+    """Least ambiguous classifier: s = -log p.
+
+    References
+    ----------
+    Sadinle, Lei, Wasserman (2019). Least ambiguous set-valued classifiers. JASA 114.  Their score 1 - p
+    puts the labels into the same order, but loses all digits where p is small.
+
+    Examples
+    --------
+    >>> Lac().matrix(np.array([[0.5, 0.3, 0.2]])).round(3)
+    array([[0.693, 1.204, 1.609]])
+    """
+
+    method: ClassVar[str] = "lac"
+
+    def _of_labels(self, block: Numbers, labels: IntArray, _u: FloatArray | None) -> FloatArray:
+        return scores_of(self._keys(block)[np.arange(len(block)), labels], logarithm=self._logarithm)
+
+    def _matrix(self, block: Numbers, _u: FloatArray | None, out: FloatArray) -> None:
+        out[...] = scores_of(self._keys(block), logarithm=self._logarithm)
+
+    def _sets(self, block: Numbers, limits: Limits, _u: FloatArray | None, out: BoolArray) -> None:
+        self._label_sets(block, limits.of_rows((slice(None), None)), _u, out)
+
+    def _label_sets(self, block: Numbers, limits: Limits, _u: FloatArray | None, out: BoolArray) -> None:
+        keys = self._keys(block)
+        np.greater_equal(keys, _round_up(limits.on_scale(logarithm=self._logarithm), keys.dtype), out=out)
+
+    def _keys(self, block: Numbers) -> Numbers:
+        if self.inputs != "logits":
+            return block
+        top, log_total = log_normaliser(np.sort(block, axis=1))
+        return np.asarray((block - top) - log_total)
+
+    @property
+    def _logarithm(self) -> bool:
+        return self.inputs == "probabilities"
+
+
+def _round_up(values: FloatArray, dtype: np.dtype[np.floating]) -> Numbers:
+    """Least numbers of a type that are not below these: what is compared with must not be rounded down."""
+    rounded = values.astype(dtype)
+    above = np.nextafter(rounded, np.array(np.inf, dtype=dtype))
+    return np.where(rounded < values, above, rounded)
