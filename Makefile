@@ -1,19 +1,21 @@
 # Every target sets up what it needs in .venv; a machine with Python 3.11 or newer is enough.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
+PEERS ?= .venv-peers
 BIN := $(VENV)/bin
 CONFIG ?= configs/llm_lora.yaml
 TEXT ?= I have had chest pain since this morning
 WORKERS ?= auto
 
-.PHONY: install install-dev format lint test test-slow prepare-data train infer demo clean
+.PHONY: install install-dev format lint test test-slow test-crosscheck benchmarks prepare-data train infer demo \
+	clean
 
 install: $(VENV)/.installed
 install-dev: $(VENV)/.installed-dev
 
-$(BIN)/python:
+$(BIN)/python $(PEERS)/bin/python: %/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=/path/to/it")'
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $*
 
 $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[hf,parquet,report]'
@@ -22,6 +24,12 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $(VENV)/.installed $@
+
+# The list is complete, and what is not on it is not wanted: docs/adr/0012-peers.md.
+$(PEERS)/.installed: pyproject.toml constraints.txt tests/crosscheck/requirements.txt | $(PEERS)/bin/python
+	$(PEERS)/bin/python -m pip install --quiet --no-deps --constraint constraints.txt \
+		--requirement tests/crosscheck/requirements.txt --editable .
+	touch $@
 
 format: install-dev
 	$(BIN)/ruff format .
@@ -39,6 +47,15 @@ test: install-dev
 
 test-slow: install-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) -m slow
+
+# Against other packages that have a part of this, in an environment of their own.
+test-crosscheck: $(PEERS)/.installed
+	OMP_NUM_THREADS=1 $(PEERS)/bin/python -m pytest -c tests/crosscheck/pytest.ini tests/crosscheck
+
+# Takes an hour, and wants the machine for itself.
+benchmarks: $(PEERS)/.installed
+	$(PEERS)/bin/python -m benchmarks.import_time
+	$(PEERS)/bin/python -m benchmarks --write docs/benchmarks.md
 
 prepare-data: install
 	$(BIN)/finetune prepare --config $(CONFIG)
@@ -58,4 +75,4 @@ demo: install
 # What the tools and the demo made; environments and your own artifacts stay.
 clean:
 	rm -rf demo dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
-	find src tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +
+	find src tests scripts benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
