@@ -19,6 +19,7 @@ from pydantic.fields import FieldInfo
 
 from finetune.application.config import ProjectConfig
 from finetune.application.labels_file import LabelsFile
+from finetune.application.settings import GuaranteeConfig
 
 TARGET = Path(__file__).parents[1] / "docs" / "configuration.md"
 
@@ -52,7 +53,7 @@ CONFIG_MEANINGS = {
         "Characters of a text; a longer one is a bad row, and is handed over when predicting."
     ),
     "data.split.train": "Share of training rows among the rows that nothing pins.",
-    "data.split.validation": "Share of validation rows: early stopping and temperature.",
+    "data.split.validation": "Share of validation rows: early stopping and the calibration map.",
     "data.split.calibration": "Share of calibration rows: the thresholds. One half for each.",
     "data.split.test": "Share of test rows: `evaluate` only.",
     "data.near_duplicate_threshold": (
@@ -86,7 +87,7 @@ CONFIG_MEANINGS = {
     "training.early_stopping.min_delta": "Smallest fall of the log loss that counts as improvement, in nats.",
     "training.evaluations_per_epoch": "How often validation rows are scored and a checkpoint is saved.",
     "training.max_validation_rows": (
-        "Validation rows that training looks at; null: all. The temperature always takes all."
+        "Validation rows that training looks at; null: all. The calibration map always takes all."
     ),
     "training.json_samples": (
         "Answers generated freely at each evaluation to see whether they are valid JSON; 0: none."
@@ -101,10 +102,21 @@ CONFIG_MEANINGS = {
     "calibration_monitoring.enabled": "Not in this version; ECE and MCE are always reported.",
     "calibration_monitoring.adjustment_threshold": "Read and ignored.",
     "calibration_monitoring.lr_reduction_factor": "Read and ignored.",
+    "calibration.map": (
+        "What mends the probabilities, fitted on validation rows. `temperature`: one number for all; "
+        "`vector`, `matrix`, `dirichlet`: linear in the logarithms; `platt`, `beta`, `isotonic`, "
+        "`histogram`: a curve for each outcome; `auto`: the simplest that is not clearly worse than the best "
+        "in cross-validation; `none`. No promise depends on it."
+    ),
     "conformal.method": (
-        "`lac`: the smallest sets; `aps`: sets that adapt to difficulty, see [0011](adr/0011-aps-ties.md)."
+        "`lac`: the smallest sets; `aps`: sets that adapt to difficulty, see [0011](adr/0011-aps-ties.md); "
+        "`raps`: the same with a brake on large sets; `saps`: by ranks; `margin`: by the distance to the "
+        "strongest other outcome; `topk`: always equally many."
     ),
     "conformal.alpha": "A prediction set misses the right outcome with at most this probability.",
+    "conformal.penalty": "`raps` only: what each outcome beyond `k_reg` costs; null: 0.01.",
+    "conformal.k_reg": "`raps` only: outcomes that cost nothing; null: 1.",
+    "conformal.weight": "`saps` only: what one rank costs; null: 0.2.",
     "risk.level": "Largest error rate among answered messages.",
     "risk.delta": "Largest probability, over the draw of calibration rows, that `risk.level` is broken.",
     "risk.on_infeasible": (
@@ -114,6 +126,18 @@ CONFIG_MEANINGS = {
     "prediction.batch_size": "Prompts of one forward.",
     "prediction.rationale": "Write a rationale after each decision; it cannot change the decision.",
     "prediction.max_rationale_tokens": "Cap on the tokens of a rationale.",
+}
+GUARANTEE_MEANINGS = {
+    "version": "Version of this format.",
+    "seed": "Seed of the division of the rows and of bootstrap draws.",
+    "validation": (
+        "Share of the rows that fits the map, where no file of validation rows is given and there is a map."
+    ),
+    **{
+        key: meaning
+        for key, meaning in CONFIG_MEANINGS.items()
+        if key.startswith(("calibration.", "conformal.", "risk."))
+    },
 }
 LABELS_MEANINGS = {
     "version": "Version of this format.",
@@ -139,9 +163,12 @@ Two YAML files describe a run. Unknown keys are errors. Paths are relative to th
 is started. `finetune init FOLDER` writes both files with comments.
 
 Any key of the first file can be changed for one command: `--set lora.r=8`,
-`--set data.files.0.path=other.csv`. Of a run named with `--run`, only `conformal`, `risk` and `prediction`
-can be changed; the rest belongs to the adapter. What `conformal` and `risk` say takes effect when
+`--set data.files.0.path=other.csv`. Of a run named with `--run`, only `calibration`, `conformal`, `risk`
+and `prediction` can be changed; the rest belongs to the adapter. What the first three say takes effect when
 `finetune calibrate` runs.
+
+[Probabilities of your own model](probabilities.md) need neither file: `finetune calibrate --probabilities`
+takes the keys of the last table, from `--set` or from a file that `--config` names.
 """
 
 
@@ -171,6 +198,7 @@ def configuration_page() -> str:
     for title, model, meanings in (
         ("configs/llm_lora.yaml", ProjectConfig, CONFIG_MEANINGS),
         ("configs/labels.yaml", LabelsFile, LABELS_MEANINGS),
+        ("finetune calibrate --probabilities", GuaranteeConfig, GUARANTEE_MEANINGS),
     ):
         keys = list(keys_of(model))
         names = {key.name for key in keys}
