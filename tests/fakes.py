@@ -11,8 +11,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from finetune.application.config import Columns, DataFile, ProjectConfig
-from finetune.application.ports import BadRow, EncodedExample, RawRow
+from finetune.application.ports import (
+    BadRow,
+    EncodedExample,
+    Inputs,
+    ProbabilityFile,
+    ProbabilityRows,
+    Progress,
+    RawRow,
+)
 from finetune.domain.decisions import DecisionRecord
 from finetune.domain.errors import IntegrityError, InvalidInput
 from finetune.domain.examples import Example
@@ -73,6 +83,37 @@ class FakeSource:
         for number, row in enumerate(rows, start=1):
             position = f"{file.path}:{number}"
             yield BadRow(position, "broken", row) if isinstance(row, str) else RawRow(position, row)
+
+
+@dataclass
+class FakeProbabilities:
+    """Tables of columns by path; the first row stands in line 2."""
+
+    tables: dict[str, dict[str, list[Any]]] = field(default_factory=dict)
+    inputs: Inputs = "probabilities"
+
+    def read(self, file: ProbabilityFile, progress: Progress) -> ProbabilityRows:
+        if str(file.path) not in self.tables:
+            raise InvalidInput("there is no such file", where=str(file.path), remedy="check the path")
+        table = self.tables[str(file.path)]
+        wanted = [*(file.outcomes or ()), *([file.label] if file.label else [])]
+        for name in wanted:
+            if name not in table:
+                raise InvalidInput(f"there is no column {name!r}", where=str(file.path), seen=list(table))
+        others = {"id", "text", "split", file.label, file.id}
+        names = file.outcomes or tuple(name for name in table if name not in others)
+        with progress.task("reading", 1) as task:
+            task.advance()
+        values = np.array([table[name] for name in names], dtype=np.float64).T
+        return ProbabilityRows(
+            path=file.path,
+            names=names,
+            values=values.reshape(-1, len(names)),
+            inputs=file.inputs or self.inputs,
+            labels=None if file.label is None else table[file.label],
+            ids=table.get(file.id),
+            lines=np.arange(2, len(values) + 2),
+        )
 
 
 @dataclass

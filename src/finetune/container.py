@@ -20,9 +20,11 @@ from finetune.domain.errors import MissingExtra
 
 if TYPE_CHECKING:
     from finetune.application.calibrate import Calibrate
+    from finetune.application.calibrate_probabilities import CalibrateProbabilities
     from finetune.application.config import ProjectConfig
     from finetune.application.demo import Demo, ProjectWriter
     from finetune.application.evaluate import Evaluate
+    from finetune.application.evaluate_probabilities import EvaluateProbabilities
     from finetune.application.initialise import Init
     from finetune.application.labels_file import LabelsFile
     from finetune.application.ports import (
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
         ExampleSource,
         LogOpener,
         ModelOpener,
+        ProbabilitySource,
         Progress,
         ReportWriter,
         SinkOpener,
@@ -38,7 +41,9 @@ if TYPE_CHECKING:
         Trainer,
     )
     from finetune.application.predict import Predict
+    from finetune.application.predict_probabilities import PredictProbabilities
     from finetune.application.prepare import Prepare
+    from finetune.application.settings import GuaranteeConfig
     from finetune.application.train import Train
 
 EMBEDDED_MODEL = "embedded"
@@ -83,6 +88,12 @@ def _read_run_config(run_folder: Path, overrides: Sequence[str] = ()) -> Project
     return load_run_config(run_folder, overrides)
 
 
+def _read_guarantee_config(path: Path | None = None, overrides: Sequence[str] = ()) -> GuaranteeConfig:
+    from finetune.adapters.files.settings import load_guarantee_config
+
+    return load_guarantee_config(path, overrides)
+
+
 def _read_labels(path: Path) -> LabelsFile:
     from finetune.adapters.files.settings import load_labels
 
@@ -93,6 +104,12 @@ def _source() -> ExampleSource:
     from finetune.adapters.data.sources import FileSource
 
     return FileSource()
+
+
+def _probabilities() -> ProbabilitySource:
+    from finetune.adapters.data.probabilities import ProbabilityFiles
+
+    return ProbabilityFiles()
 
 
 def _sinks() -> SinkOpener:
@@ -185,6 +202,24 @@ def _predict(**ports: Any) -> Predict:
     return Predict(**ports)
 
 
+def _calibrate_probabilities(**ports: Any) -> CalibrateProbabilities:
+    from finetune.application.calibrate_probabilities import CalibrateProbabilities
+
+    return CalibrateProbabilities(**ports)
+
+
+def _evaluate_probabilities(**ports: Any) -> EvaluateProbabilities:
+    from finetune.application.evaluate_probabilities import EvaluateProbabilities
+
+    return EvaluateProbabilities(**ports)
+
+
+def _predict_probabilities(**ports: Any) -> PredictProbabilities:
+    from finetune.application.predict_probabilities import PredictProbabilities
+
+    return PredictProbabilities(**ports)
+
+
 def _demo(**ports: Any) -> Demo:
     from finetune.application.demo import Demo
 
@@ -199,9 +234,11 @@ class Container(containers.DeclarativeContainer):
 
     read_config = providers.Callable(_read_config)
     read_run_config = providers.Callable(_read_run_config)
+    read_guarantee_config = providers.Callable(_read_guarantee_config)
     read_labels = providers.Callable(_read_labels)
 
     source = providers.Factory(_source)
+    probabilities = providers.Factory(_probabilities)
     sinks = providers.Factory(_sinks)
     stores = providers.Factory(_stores)
     logs = providers.Factory(_logs)
@@ -225,6 +262,20 @@ class Container(containers.DeclarativeContainer):
     )
     predict = providers.Factory(
         _predict, models=models, stores=stores, source=source, sinks=sinks, progress=progress
+    )
+    calibrate_probabilities = providers.Factory(
+        _calibrate_probabilities, source=probabilities, stores=stores, progress=progress, clock=clock
+    )
+    evaluate_probabilities = providers.Factory(
+        _evaluate_probabilities,
+        source=probabilities,
+        stores=stores,
+        report=report,
+        progress=progress,
+        clock=clock,
+    )
+    predict_probabilities = providers.Factory(
+        _predict_probabilities, source=probabilities, stores=stores, sinks=sinks, progress=progress
     )
     demo = providers.Factory(
         _demo,

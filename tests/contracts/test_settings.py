@@ -7,7 +7,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from finetune.adapters.files.settings import load_config, load_labels, load_run_config
+from finetune.adapters.files.settings import (
+    load_config,
+    load_guarantee_config,
+    load_labels,
+    load_run_config,
+)
 from finetune.application.config import ProjectConfig
 from finetune.domain.errors import InvalidInput
 
@@ -71,7 +76,9 @@ def test_override_may_be_any_yaml_and_reach_missing_sections(write):
         ("lora: {r: many}", ["lora.r", "must be a whole number", "seen: 'many'"]),
         ("training: {bf16: maybe}", ["training.bf16", "must be true or false or 'auto'", "seen: 'maybe'"]),
         ("training: {early_stopping: {patienc: 1}}", ["training.early_stopping.patienc", "'patience'"]),
-        ("conformal: {method: lca}", ["conformal.method", "must be 'lac' or 'aps'", "seen: 'lca'"]),
+        ("conformal: {method: lca}", ["conformal.method", "must be 'lac', 'aps'", "seen: 'lca'"]),
+        ("conformal: {weight: 0.2}", ["conformal", "weight is an option of the method saps, not of lac"]),
+        ("calibration: {map: platypus}", ["calibration.map", "'temperature'", "seen: 'platypus'"]),
         ("version: 2", ["version", "must be 1", "seen: 2"]),
         ("data: {files: []}", ["data.files", "at least 1 entry"]),
         ("data: {files: [{path: a, splt: test}]}", ["data.files.0.splt", "'split'"]),
@@ -215,3 +222,26 @@ def test_resolved_configuration_reads_back(write, tmp_path):
     again = load_config(write(yaml.safe_dump(config.model_dump(mode="json")), "again.yaml"))
     assert again == config
     assert isinstance(again, ProjectConfig)
+
+
+def test_what_is_asked_of_probabilities_needs_no_file(write):
+    assert load_guarantee_config().risk.level == 0.1
+    config = load_guarantee_config(
+        write("conformal: {method: raps, penalty: 0.5}\n"), ["risk.level=0.05", "validation=0.3"]
+    )
+    assert config.conformal.options == {"penalty": 0.5}
+    assert (config.risk.level, config.validation) == (0.05, 0.3)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "parts"),
+    [
+        (["risk.level=2"], ["--set risk.level=2: risk.level", "less than 1", "seen: 2"]),
+        (["lora.r=8"], ["--set lora.r=8: lora", "unknown", "known keys are version, seed, validation"]),
+        (["conformal.k_reg=1"], ["--set conformal.k_reg=1", "option of the method raps, not of lac"]),
+        (["validation=1"], ["validation", "less than 1"]),
+    ],
+)
+def test_mistakes_in_what_is_asked_name_the_option(overrides, parts):
+    text = message(load_guarantee_config, None, overrides)
+    assert all(part in text for part in parts), text

@@ -8,6 +8,10 @@ import runpy
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
+
+from finetune.cli.main import app
+from finetune.container import Container
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
@@ -40,6 +44,21 @@ def test_examples_run(page):
 
 def test_embedding_is_among_the_pages_with_examples():
     assert ROOT / "docs" / "embedding.md" in WITH_EXAMPLES
+
+
+def test_commands_on_probabilities_print_what_stands_there(tmp_path, monkeypatch):
+    """All but the digits: those differ from one processor to the next."""
+    page = read("docs/probabilities.md")
+    monkeypatch.chdir(tmp_path)
+    [program] = re.findall(r"^```python\n(import csv\n.*?)^```", page, re.DOTALL | re.MULTILINE)
+    exec(compile(program, "docs/probabilities.md", "exec"), {})
+    (tmp_path / "bad.csv").write_text("id,label,a,refill\n1,a,0.5,0.5\n2,a,0.5,n/a\n", encoding="utf-8")
+    shown = re.findall(r"^```\n\$ finetune (.*?)\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    assert len(shown) == 4
+    for words, output in shown:
+        result = CliRunner().invoke(app, words.split(), obj=Container())
+        printed = result.stderr if result.exit_code else result.stdout
+        assert re.sub(r"[\d,.]+", "0", printed) == re.sub(r"[\d,.]+", "0", output), words
 
 
 def test_the_configuration_page_is_what_the_script_writes():

@@ -1,4 +1,4 @@
-"""The certificate of a calibrated run: what is promised, on which rows it rests, for which model."""
+"""The certificate: what is promised, on which rows it rests, for which model."""
 
 from __future__ import annotations
 
@@ -9,10 +9,19 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
-from finetune.application.config import Probability, Section
+from finetune.application.certified import (
+    CertifiedData,
+    CertifiedMap,
+    CertifiedModel,
+    CertifiedProbabilities,
+    CertifiedRisk,
+    CertifiedSets,
+    InfeasibleRisk,
+)
 from finetune.application.labels_file import Costs
 from finetune.application.ports import ModelIdentity
-from finetune.application.statements import NOT_PROMISED
+from finetune.application.settings import Section
+from finetune.application.statements import Unit
 from finetune.domain.decisions import Guarantee
 from finetune.domain.errors import IntegrityError
 from finetune.domain.labels import LabelSet, digest
@@ -20,104 +29,29 @@ from finetune.domain.labels import LabelSet, digest
 FILE = "calibration.json"
 REMEDY = "run `finetune calibrate` again"
 
-Count = Annotated[int, Field(ge=0)]
-
-
-class CertifiedModel(Section):
-    """What was loaded: names for people, SHA-256 (hex) for machines."""
-
-    base: str
-    base_hash: str
-    adapter: str
-    adapter_hash: str
-    prompt_hash: str
-    encoder_hash: str
-    precision: str
-
-
-class CertifiedData(Section):
-    """The rows that were used: hashes of the files, counts, and the seed that halved the calibration rows."""
-
-    validation_hash: str
-    calibration_hash: str
-    validation_rows: Count
-    conformal_rows: Count
-    selective_rows: Count
-    seed: int
-
-
-class CertifiedTemperature(Section):
-    """The temperature; log losses are in nats on the ``n`` validation rows, null where ``n`` is 0."""
-
-    value: float = Field(gt=0.0)
-    n: Count
-    log_loss_before: float | None
-    log_loss_after: float | None
-    note: str | None = None
-
-
-class CertifiedSets(Section):
-    """Prediction sets: ``threshold`` null means that every set holds every outcome."""
-
-    method: str
-    alpha: Probability
-    n: Count
-    rank: Count
-    threshold: float | None
-    expected_coverage: float
-    coverage_low: float
-    coverage_high: float
-    covers_everything: bool
-    statement: str
-
-
-class CertifiedRisk(Section):
-    """Error among answered: ``threshold`` is in log-odds, null where every eligible row is answered."""
-
-    feasible: Literal[True] = True
-    level: Probability
-    delta: Probability
-    n: Count
-    threshold: float | None
-    confidence: float | None = Field(ge=0.0, le=1.0)
-    answered: Count
-    errors: Count
-    upper_bound: float = Field(ge=0.0, le=1.0)
-    statement: str
-
-
-class InfeasibleRisk(Section):
-    """Why no error can be promised with these rows; under it everything is handed over."""
-
-    feasible: Literal[False] = False
-    level: Probability
-    delta: Probability
-    n: Count
-    reason: str
-    needed: Count | None
-    statement: str
-
 
 class Certificate(Section):
     """What ``calibration.json`` holds.
 
-    It binds thresholds to one model, adapter, prompt and label set; :meth:`check` refuses any other.
+    That of a run binds thresholds to one model, adapter, prompt and label set; :meth:`check` refuses any
+    other.  That of probabilities from a file binds them to the outcomes alone.  ``costs`` is null where none
+    were given: then the likeliest label is the action.
     """
 
-    version: Literal[1] = 1
+    version: Literal[2] = 2
     created: str
     task: str
-    model: CertifiedModel
+    model: Annotated[CertifiedModel | CertifiedProbabilities, Field(discriminator="kind")]
     label_set_hash: str
     outcomes: tuple[str, ...]
     config_hash: str
     data: CertifiedData
-    temperature: CertifiedTemperature
+    map: CertifiedMap
     conformal: CertifiedSets
     selective: Annotated[CertifiedRisk | InfeasibleRisk, Field(discriminator="feasible")]
     abstain_on_ambiguous_set: bool
-    costs: Costs
-    not_promised: tuple[str, ...] = NOT_PROMISED
+    costs: Costs | None
+    not_promised: tuple[str, ...]
 
     def check(self, identity: ModelIdentity, labels: LabelSet) -> None:
         """Refuse anything but what was certified.
@@ -133,7 +67,14 @@ class Certificate(Section):
         ------
         IntegrityError
             The model, adapter, prompt, tokeniser, precision or label set differs; the message names which.
+            Or the certificate is one of probabilities from a file, which fits no model.
         """
+        if isinstance(self.model, CertifiedProbabilities):
+            raise IntegrityError(
+                "the certificate is one of probabilities from a file, and promises nothing of this model",
+                where=FILE,
+                remedy=f"{REMEDY} without --probabilities",
+            )
         found = asdict(identity)
         differing = [
             name
@@ -154,6 +95,11 @@ class Certificate(Section):
                 where=FILE,
                 remedy=REMEDY,
             )
+
+    @property
+    def unit(self) -> Unit:
+        """What one row is called."""
+        return "message" if isinstance(self.model, CertifiedModel) else "case"
 
     @property
     def hash(self) -> str:
@@ -204,7 +150,7 @@ def read_certificate(document: Mapping[str, Any], where: str) -> Certificate:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise IntegrityError(
-            f"this is no certificate of version 1: {'.'.join(map(str, first['loc']))}: {first['msg']}",
+            f"this is no certificate of version 2: {'.'.join(map(str, first['loc']))}: {first['msg']}",
             where=where,
             remedy=REMEDY,
         ) from error

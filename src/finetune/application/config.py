@@ -5,16 +5,15 @@ Paths are relative to the working directory, which is the root of the user's pro
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
+
+from finetune.application.settings import CalibrationConfig, ConformalConfig, RiskConfig, Section
 
 SplitName = Literal["train", "validation", "calibration", "test"]
-Probability = Annotated[float, Field(gt=0.0, lt=1.0)]
 
 # Model names that people's notes carry, and what they most likely meant.
 MISSPELT_MODELS = {
@@ -29,12 +28,6 @@ MISSPELT_MODELS = {
     "qwen/qwen-2.5-7b": ("Qwen/Qwen2.5-7B",),
     "qwen/qwen-2.5-7b-instruct": ("Qwen/Qwen2.5-7B-Instruct",),
 }
-
-
-class Section(BaseModel):
-    """A part of the configuration: immutable, and strict about its keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
 
 class Columns(Section):
@@ -152,22 +145,6 @@ class CalibrationMonitoring(Section):
     lr_reduction_factor: float = Field(0.8, gt=0.0, le=1.0)
 
 
-class ConformalConfig(Section):
-    """Prediction sets that hold the truth with probability at least 1 − alpha."""
-
-    method: Literal["lac", "aps"] = "lac"
-    alpha: Probability = 0.1
-
-
-class RiskConfig(Section):
-    """Error among answered ≤ ``level`` with probability ≥ 1 − ``delta`` over calibration draws."""
-
-    level: Probability = 0.1
-    delta: Probability = 0.1
-    on_infeasible: Literal["error", "abstain"] = "error"
-    abstain_on_ambiguous_set: bool = False
-
-
 class PredictionConfig(Section):
     """How labels are scored and rationales written."""
 
@@ -194,7 +171,8 @@ class ProjectConfig(Section):
     training: TrainingConfig = TrainingConfig()  # type: ignore[call-arg]
     abstention_loss: AbstentionLoss = AbstentionLoss()  # type: ignore[call-arg]
     calibration_monitoring: CalibrationMonitoring = CalibrationMonitoring()  # type: ignore[call-arg]
-    conformal: ConformalConfig = ConformalConfig()
+    calibration: CalibrationConfig = CalibrationConfig()
+    conformal: ConformalConfig = ConformalConfig()  # type: ignore[call-arg]
     risk: RiskConfig = RiskConfig()
     prediction: PredictionConfig = PredictionConfig()  # type: ignore[call-arg]
 
@@ -216,18 +194,6 @@ class ProjectConfig(Section):
     def run_folder(self) -> Path:
         """Where ``train`` and everything after it write."""
         return self.artifacts / "runs" / self.name
-
-    def fingerprint(self, *sections: str) -> str:
-        """SHA-256 (hex) of the named top-level keys, or of the whole configuration.
-
-        Examples
-        --------
-        >>> config = ProjectConfig(model_id="m", data={"files": ["a.csv"]})
-        >>> config.fingerprint("lora") == config.fingerprint("lora", "training")
-        False
-        """
-        document = self.model_dump(mode="json", include=set(sections) if sections else None)
-        return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 
 
 def is_hub_id(model_id: str) -> bool:

@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-import numpy as np
-
 from finetune.application.certificate import Certificate
 from finetune.application.config import ProjectConfig
 from finetune.application.decision_rule import DecisionRule, certified_rule
 from finetune.application.ports import DecisionModel, ModelOpener, ProgressTask, StoreOpener
+from finetune.application.records import build_records, reference
 from finetune.application.runs import open_run
-from finetune.domain.decisions import DecisionRecord, ModelReference
+from finetune.domain.decisions import DecisionRecord
 from finetune.domain.labels import ABSTAIN
 
 
@@ -87,34 +86,19 @@ class Decider:
         texts = [item.text for item in items]
         scores = self.model.scorer.score(texts, task)
         rulings = self.rule.apply(scores)
-        outcomes = self.rule.outcomes
-        reasons: list[str | None] = [None] * len(items)
+        rationales: list[str | None] = [None] * len(items)
         if rationale:
             own = [i for i, why in enumerate(rulings.reasons) if why in ("none", "model_abstained")]
             written = self.model.writer.write([texts[i] for i in own], [rulings.decisions[i] for i in own])
             for i, text in zip(own, written, strict=True):
-                reasons[i] = text
-        guarantees = {answered: self.certificate.guarantee(answered=answered) for answered in (True, False)}
-        probabilities = np.exp(rulings.log_probabilities)
-        return [
-            DecisionRecord(
-                id=item.id,
-                decision=rulings.decisions[i],
-                abstain=rulings.reasons[i] != "none",
-                abstain_reason=rulings.reasons[i],
-                confidence=float(rulings.confidence[i]),
-                probabilities=dict(zip(outcomes, probabilities[i].tolist(), strict=True)),
-                label_mass=float(scores.label_mass[i]),
-                prediction_set=tuple(
-                    name for name, held in zip(outcomes, rulings.sets[i], strict=True) if held
-                ),
-                expected_cost=float(rulings.expected_cost[i]),
-                rationale=reasons[i],
-                guarantee=guarantees[rulings.reasons[i] == "none"],
-                model=self._reference(),
-            )
-            for i, item in enumerate(items)
-        ]
+                rationales[i] = text
+        return build_records(
+            self.certificate,
+            [item.id for item in items],
+            rulings,
+            label_mass=scores.label_mass,
+            rationales=rationales,
+        )
 
     def _unscored(self, item: Item) -> DecisionRecord:
         return DecisionRecord(
@@ -124,13 +108,7 @@ class Decider:
             abstain_reason=item.reason,
             confidence=0.0,
             probabilities={},
-            model=self._reference(),
-        )
-
-    def _reference(self) -> ModelReference:
-        model = self.certificate.model
-        return ModelReference(
-            base=model.base, adapter=model.adapter or None, config_hash=self.certificate.config_hash
+            model=reference(self.certificate),
         )
 
 

@@ -9,8 +9,9 @@ import numpy as np
 
 from finetune.application.certificate import FILE, REMEDY, Certificate
 from finetune.application.labels_file import Costs
+from finetune.application.maps import apply_map, open_map
 from finetune.application.ports import LabelScores
-from finetune.domain.calibration import Temperature
+from finetune.domain.calibration.maps import CalibrationMap
 from finetune.domain.checks import BoolArray, FloatArray, IntArray
 from finetune.domain.conformal import ConformalPredictor, CoverageLaw
 from finetune.domain.decisions import Reason, abstention_reasons
@@ -26,7 +27,7 @@ class Rulings:
     Parameters
     ----------
     log_probabilities
-        Shape (n, K), at the certified temperature.
+        Shape (n, K), after the certified map.
     decisions
         Outcome per row; ``abstain`` wherever ``reasons`` is not ``none``.
     reasons
@@ -36,7 +37,7 @@ class Rulings:
     sets
         Shape (n, K): the prediction sets.
     expected_cost
-        Shape (n,): of the decision taken.
+        Shape (n,): of the decision taken; None without costs.
     proposals
         Shape (n,): column of the action of least expected cost; K or the column of ``abstain`` hands over.
     taken
@@ -53,7 +54,7 @@ class Rulings:
     reasons: tuple[Reason, ...]
     confidence: FloatArray
     sets: BoolArray
-    expected_cost: FloatArray
+    expected_cost: FloatArray | None
     proposals: IntArray
     taken: IntArray
     eligible: BoolArray
@@ -73,12 +74,12 @@ class DecisionRule:
     ----------
     outcomes
         Names of the columns.
-    temperature
-        The fitted temperature.
+    map
+        From the model's log-probabilities to calibrated ones.
     sets
         A calibrated predictor that takes log-probabilities.
     costs
-        Shape (K, A): see :func:`finetune.domain.risk.cost_matrix`.
+        Shape (K, A): see :func:`finetune.domain.risk.cost_matrix`; None: the likeliest label is the action.
     threshold
         Least log-odds that is answered: −inf answers every eligible row, +inf none.
     abstain_on_ambiguous_set
@@ -93,9 +94,9 @@ class DecisionRule:
     """
 
     outcomes: tuple[str, ...]
-    temperature: Temperature
+    map: CalibrationMap
     sets: ConformalPredictor
-    costs: FloatArray
+    costs: FloatArray | None
     threshold: float
     abstain_on_ambiguous_set: bool
 
@@ -112,7 +113,7 @@ class DecisionRule:
         Rulings
             One ruling per row; each depends on its own row alone.
         """
-        log_probs = self.temperature.apply(scores.log_probabilities)
+        log_probs = apply_map(self.map, scores.log_probabilities)
         probabilities = np.exp(log_probs)
         sets = self.sets.predict(log_probs)
         too_long = scores.removed_chars > 0
@@ -147,7 +148,9 @@ class DecisionRule:
             reasons=final,
             confidence=best_answer(probabilities, proposals, abstain_index),
             sets=sets,
-            expected_cost=(probabilities @ self.costs)[np.arange(len(taken)), taken],
+            expected_cost=None
+            if self.costs is None
+            else (probabilities @ self.costs)[np.arange(len(taken)), taken],
             proposals=proposals,
             taken=taken,
             eligible=eligible,
@@ -165,8 +168,10 @@ def best_answer(probabilities: FloatArray, proposals: IntArray, abstain_index: i
     return np.minimum(np.where(proposals == hand_over, labels.max(axis=1), probabilities[rows, column]), 1.0)
 
 
-def costs_of(outcomes: tuple[str, ...], costs: Costs) -> FloatArray:
+def costs_of(outcomes: tuple[str, ...], costs: Costs | None) -> FloatArray | None:
     """Return the cost matrix of a label file; its last column hands over, also where that is no outcome."""
+    if costs is None:
+        return None
     return cost_matrix(outcomes, default=costs.default, abstain=costs.abstain, pairs=costs.pairs)
 
 
@@ -202,6 +207,7 @@ def _described_rule(certificate: Certificate) -> DecisionRule:
             "method": sets.method,
             "inputs": "log_probabilities",
             "randomized": False,
+            "options": dict(sets.options),
             "n_labels": len(certificate.outcomes),
             "alpha": sets.alpha,
             "n_calibration": sets.n,
@@ -211,7 +217,7 @@ def _described_rule(certificate: Certificate) -> DecisionRule:
     )
     return DecisionRule(
         outcomes=certificate.outcomes,
-        temperature=Temperature(certificate.temperature.value),
+        map=open_map(certificate.map),
         sets=predictor,
         costs=costs_of(certificate.outcomes, certificate.costs),
         threshold=certificate.risk_threshold,

@@ -130,7 +130,7 @@ class Demo:
         prepared = self.prepare(config, labels)
         self.progress.say("2/5 train: LoRA on the small model that comes with the package")
         trained = self.train(config, labels)
-        self.progress.say("3/5 calibrate: temperature, prediction sets, threshold")
+        self.progress.say("3/5 calibrate: calibration map, prediction sets, threshold")
         certificate = self.calibrate(config, labels)
         self.progress.say("4/5 evaluate: test messages, with and without the adapter")
         evaluation = self.evaluate(config, base=True)

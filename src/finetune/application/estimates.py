@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,8 @@ from finetune.domain.statistics import (
 )
 
 CONFIDENCE = 0.95
+MANY = 100_000
+"""Rows from which on the bootstrap interval of a mean is the normal one, and takes long for nothing."""
 
 Estimate = dict[str, Any]
 
@@ -52,7 +56,9 @@ def share(successes: int, trials: int, *, reason: str, exact: bool = False) -> E
 
 
 def mean(values: npt.ArrayLike, rng: np.random.Generator) -> Estimate:
-    """Return the mean of rows with a bootstrap interval; not estimable where a row is infinite.
+    """Return the mean of rows with its interval; not estimable where a row is infinite.
+
+    Percentile bootstrap; from :data:`MANY` rows on mean ± z · s / √n, which is the same but for its noise.
 
     Examples
     --------
@@ -62,5 +68,9 @@ def mean(values: npt.ArrayLike, rng: np.random.Generator) -> Estimate:
     rows = np.asarray(values, dtype=np.float64)
     if not np.isfinite(rows).all():
         return not_estimable("a true label has probability 0")
+    if len(rows) >= MANY:
+        half = NormalDist().inv_cdf((1.0 + CONFIDENCE) / 2.0) * float(rows.std()) / math.sqrt(len(rows))
+        centre = float(rows.mean())
+        return estimate(centre, Interval(centre - half, centre + half, CONFIDENCE), "normal")
     interval = bootstrap_mean_interval(rows, rng, level=CONFIDENCE)
     return estimate(float(rows.mean()), interval, "bootstrap")

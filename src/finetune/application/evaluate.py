@@ -60,13 +60,13 @@ class Evaluate:
         model = run.open_model(self.models)
         certificate.check(model.identity, run.labels)
         test = score_split(prepared, "test", run.labels, model, self.progress)
-        if not test.examples:
+        if not len(test):
             raise InsufficientData(
                 "there are no test rows",
                 where=str(prepared.folder / "test.jsonl"),
                 remedy="prepare with a greater share of test rows",
             )
-        run.store.write_examples("scores_test.jsonl", test.rows())
+        run.store.write_examples("scores_test.jsonl", test.rows(run.labels.outcomes))
         without = None
         del model  # two of them at once may be more than the memory holds
         if base:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from finetune.application.certificate import Certificate
 from finetune.application.decision_rule import certified_rule
-from finetune.application.estimates import CONFIDENCE
+from finetune.application.estimates import CONFIDENCE, MANY
 from finetune.application.measures import (
     BINS,
     measure_accuracy,
@@ -23,17 +23,17 @@ from finetune.application.measures import (
     measure_scores,
     measure_selection,
 )
-from finetune.application.runs import ScoredRows
+from finetune.application.scored_rows import ScoredRows
 from finetune.application.summary import summarise
 from finetune.application.wording import level
-from finetune.domain.checks import FloatArray, log_softmax
-from finetune.domain.examples import Example
+from finetune.domain.checks import log_softmax
 
 METHODS = (
     (
         f"All intervals are at {level(CONFIDENCE)}. Accuracy, answered share, recall and precision: Wilson. "
         "Coverage and error among answered: exact (Clopper-Pearson). All others: percentile bootstrap of "
-        "1,000 draws of rows. Intervals describe chance in the draw of rows, not a change of their source."
+        f"1,000 draws of rows; for means of {MANY:,} rows or more the normal interval. Intervals describe "
+        "chance in the draw of rows, not a change of their source."
     ),
     (
         f"Calibration errors: {BINS} bins of equal width over the confidence of the most probable outcome. "
@@ -43,9 +43,9 @@ METHODS = (
     "Coverage is compared with its exact law (beta-binomial) for these numbers of calibration and test rows.",
     (
         "Log loss and Brier score take all outcomes; `before` is the model's own probabilities, `after` "
-        "those at the certified temperature."
+        "those of the certified map."
     ),
-    "The risk-coverage line answers with the likeliest label and orders messages by its log-odds.",
+    "The risk-coverage line answers with the likeliest label and orders the rows by its log-odds.",
 )
 
 
@@ -86,13 +86,13 @@ def evaluate_rows(
     rulings = rule.apply(test.scores)
     log_probs, risk = rulings.log_probabilities, certificate.selective
     before, after = measure_scores(log_softmax(raw), truth, rng), measure_scores(log_probs, truth, rng)
-    posterior = known_posterior(test.examples, certificate.outcomes)
     document: dict[str, Any] = {
         "version": 1,
         "created": provenance["created"],
         "run": provenance["run"],
         "task": certificate.task,
-        "model": certificate.model.model_dump(mode="json"),
+        "unit": certificate.unit,
+        "model": certificate.model.model_dump(mode="json", exclude={"labels", "abstain"}),
         "outcomes": list(certificate.outcomes),
         "test": {
             "rows": len(truth),
@@ -114,16 +114,16 @@ def evaluate_rows(
         "log_loss": {"before": before.log_loss, "after": after.log_loss},
         "brier": {"before": before.brier, "after": after.brier},
         "calibration": {
-            "temperature": certificate.temperature.value,
+            "map": certificate.map.model_dump(mode="json"),
             "before": measure_calibration(log_softmax(raw), truth, rng),
             "after": measure_calibration(log_probs, truth, rng),
         },
         "coverage": {
-            **measure_coverage(rulings, truth, rule, rng),
+            **measure_coverage(rulings, truth, rule, rng, certificate.unit),
             "statement": certificate.conformal.statement,
         },
         "selective": {
-            **measure_selection(rulings, truth),
+            **measure_selection(rulings, truth, certificate.unit),
             "level": risk.level,
             "delta": risk.delta,
             "feasible": risk.feasible,
@@ -132,7 +132,9 @@ def evaluate_rows(
         "cost": measure_cost(rulings, truth, rule, rng),
         "risk_coverage": measure_risk_coverage(rulings, truth, rule),
         "confusion": measure_confusion(rulings, truth, certificate.outcomes),
-        "known_posterior": None if posterior is None else measure_known_posterior(log_probs, posterior, rng),
+        "known_posterior": None
+        if test.posterior is None
+        else measure_known_posterior(log_probs, test.posterior, rng),
         "base": None
         if base is None
         else {
@@ -142,22 +144,3 @@ def evaluate_rows(
         "methods": list(METHODS),
     }
     return EvaluationReport({**document, "summary": summarise(document)})
-
-
-def known_posterior(examples: Sequence[Example], outcomes: Sequence[str]) -> FloatArray | None:
-    """Return the true probabilities that generated rows carry as ``posterior``, shape (n, K).
-
-    None unless every row has a mapping that gives each outcome a number and sums to 1.
-    """
-    rows = []
-    for example in examples:
-        known = example.metadata.get("posterior")
-        if not isinstance(known, Mapping) or not set(outcomes) <= known.keys():
-            return None
-        rows.append([known[name] for name in outcomes])
-    try:
-        posterior = np.array(rows, dtype=np.float64)
-    except (TypeError, ValueError):
-        return None  # a column of this name that holds something else
-    sound = np.isfinite(posterior).all() and (posterior >= 0.0).all()
-    return posterior if sound and np.allclose(posterior.sum(axis=1), 1.0, atol=1e-6) else None

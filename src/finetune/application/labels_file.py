@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from finetune.application.config import Section
+from finetune.application.settings import Section
 from finetune.domain.labels import ABSTAIN, Abstention, Label, LabelSet
 
 

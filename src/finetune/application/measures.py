@@ -9,8 +9,8 @@ import numpy as np
 
 from finetune.application.decision_rule import DecisionRule, Rulings, coverage_law
 from finetune.application.estimates import CONFIDENCE, Estimate, estimate, mean, share
-from finetune.domain.calibration import calibration_error_intervals, ece_null_band, reliability_bins
-from finetune.domain.calibration.reliability import confidence_and_hits
+from finetune.application.statements import Unit
+from finetune.domain.calibration import error_intervals, null_band, reliability_bins
 from finetune.domain.checks import FloatArray, IntArray
 from finetune.domain.decisions import REASONS
 from finetune.domain.labels import ABSTAIN
@@ -47,15 +47,20 @@ def measure_scores(log_probs: FloatArray, truth: IntArray, rng: np.random.Genera
 
 def measure_calibration(log_probs: FloatArray, truth: IntArray, rng: np.random.Generator) -> dict[str, Any]:
     """ECE and MCE of the most probable outcome with bootstrap intervals; the null band; the bins."""
-    confidence, hits = confidence_and_hits(np.exp(log_probs), truth)
-    confidence = np.minimum(confidence, 1.0)
+    predicted = log_probs.argmax(axis=1)
+    confidence = np.minimum(np.exp(log_probs[np.arange(len(truth)), predicted]), 1.0)
+    hits = predicted == truth
     observed = reliability_bins(confidence, hits.astype(np.int64), BINS)
-    ece, mce = calibration_error_intervals(confidence, hits, rng, BINS, level=CONFIDENCE)
-    band = ece_null_band(confidence, rng, BINS, level=CONFIDENCE)
+    intervals = error_intervals(confidence, hits, rng, BINS, level=CONFIDENCE)
+    band = null_band(confidence, rng, BINS, level=CONFIDENCE)
     table = observed.to_dict()
     return {
-        "ece": {**estimate(observed.ece, ece, "bootstrap"), "null_low": band.low, "null_high": band.high},
-        "mce": estimate(observed.mce, mce, "bootstrap"),
+        "ece": {
+            **estimate(observed.ece, intervals["ece"], "bootstrap"),
+            "null_low": band.low,
+            "null_high": band.high,
+        },
+        "mce": estimate(observed.mce, intervals["mce"], "bootstrap"),
         "bins": [
             {"lower": lower, "upper": upper, "count": count, "confidence": claimed, "accuracy": accuracy}
             for lower, upper, count, claimed, accuracy in zip(
@@ -71,7 +76,7 @@ def measure_calibration(log_probs: FloatArray, truth: IntArray, rng: np.random.G
 
 
 def measure_coverage(
-    rulings: Rulings, truth: IntArray, rule: DecisionRule, rng: np.random.Generator
+    rulings: Rulings, truth: IntArray, rule: DecisionRule, rng: np.random.Generator, unit: Unit
 ) -> dict[str, Any]:
     """Share of sets that hold the truth, against the law of that share for as many test rows.
 
@@ -85,9 +90,9 @@ def measure_coverage(
     band = law.test_band(n, BAND)
     return {
         "observed": share(covered, n, reason="there are no rows", exact=True),
-        "answered": share(covered_given, given, reason="no message was answered", exact=True),
+        "answered": share(covered_given, given, reason=f"no {unit} was answered", exact=True),
         "handed_over": share(
-            covered - covered_given, n - given, reason="no message was handed over", exact=True
+            covered - covered_given, n - given, reason=f"no {unit} was handed over", exact=True
         ),
         "covered": covered,
         "promised": 1.0 - predictor.alpha,
@@ -104,7 +109,7 @@ def measure_coverage(
     }
 
 
-def measure_selection(rulings: Rulings, truth: IntArray) -> dict[str, Any]:
+def measure_selection(rulings: Rulings, truth: IntArray, unit: Unit) -> dict[str, Any]:
     """How much is answered, how often that is wrong, and why the rest is handed over."""
     n, answered = len(truth), rulings.answered
     errors = int((rulings.taken != truth)[answered].sum())
@@ -114,7 +119,7 @@ def measure_selection(rulings: Rulings, truth: IntArray) -> dict[str, Any]:
         "answered": int(answered.sum()),
         "share": share(int(answered.sum()), n, reason="there are no rows"),
         "errors": errors,
-        "error": share(errors, int(answered.sum()), reason="no message was answered", exact=True),
+        "error": share(errors, int(answered.sum()), reason=f"no {unit} was answered", exact=True),
         "abstentions": [
             {"reason": reason, "rows": counted[reason]}
             for reason in REASONS
@@ -125,8 +130,13 @@ def measure_selection(rulings: Rulings, truth: IntArray) -> dict[str, Any]:
 
 def measure_cost(
     rulings: Rulings, truth: IntArray, rule: DecisionRule, rng: np.random.Generator
-) -> dict[str, Any]:
-    """Mean cost per row of the rule, of always answering at least expected cost, and of never answering."""
+) -> dict[str, Any] | None:
+    """Mean cost per row of the rule, of always answering at least expected cost, and of never answering.
+
+    None without costs.
+    """
+    if rule.costs is None:
+        return None
     labels = label_columns(rule.outcomes)
     forced = labels[bayes_actions(rulings.log_probabilities, rule.costs[:, labels]).actions]
     hand_over = rule.outcomes.index(ABSTAIN) if ABSTAIN in rule.outcomes else len(rule.outcomes)

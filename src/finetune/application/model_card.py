@@ -9,7 +9,7 @@ from typing import Any
 from finetune.application.config import ProjectConfig, is_hub_id
 from finetune.application.labels_file import LabelsFile
 from finetune.application.statements import NOT_PROMISED
-from finetune.application.wording import count, decimal, plural
+from finetune.application.wording import count, decimal, describe_map, plural
 from finetune.domain.labels import digest
 
 Document = Mapping[str, Any]
@@ -124,12 +124,13 @@ def _trained(config: ProjectConfig, training: Document | None) -> str:
 def _promises(certificate: Document | None) -> str:
     if certificate is None:
         return "## What is promised\n\nNothing: the run was not calibrated. Run `finetune calibrate`."
-    data, temperature = certificate["data"], certificate["temperature"]
+    data = certificate["data"]
     lines = ["## What is promised", ""]
     lines += [f"- {certificate[part]['statement']}" for part in ("selective", "conformal")]
     basis = (
-        f"Set on {plural(data['validation_rows'], 'validation row')} (temperature "
-        f"{decimal(temperature['value'])}) and {count(data['conformal_rows'])} + "
+        f"Set on {plural(data['validation_rows'], 'validation row')} (calibration map: "
+        f"{describe_map(certificate['map'])}) "
+        f"and {count(data['conformal_rows'])} + "
         f"{count(data['selective_rows'])} calibration rows that training did not see; `calibration.json` "
         f"holds thresholds and hashes. It holds for exactly this base model, adapter, prompt and label set."
     )

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from finetune.application.config import Columns, DataFile, ProjectConfig
 from finetune.application.decider import Item, check_text, open_decider
+from finetune.application.outputs import refuse_overwriting
 from finetune.application.ports import (
     BadRow,
     ExampleSource,
@@ -21,7 +22,6 @@ from finetune.application.ports import (
     StoreOpener,
 )
 from finetune.domain.decisions import REASONS, DecisionRecord
-from finetune.domain.errors import InvalidInput
 from finetune.domain.examples import content_id
 from finetune.domain.labels import digest
 
@@ -154,12 +154,7 @@ class Predict:
         IntegrityError
             The certificate does not fit what was loaded.
         """
-        if output.absolute() == input.absolute() or output.resolve() == input.resolve():
-            raise InvalidInput(
-                "the decisions would be written over the texts",
-                where=str(output),
-                remedy="choose another output file",
-            )
+        refuse_overwriting(output, input)
         columns, wanted = columns or config.data.columns, _wanted(rationale, config)
         total = sum(1 for _ in self.source.read(DataFile(path=input), columns))
         decider = open_decider(config, self.models, self.stores)

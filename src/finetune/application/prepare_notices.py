@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from finetune.application.config import ProjectConfig, RiskConfig
+from finetune.application.config import ProjectConfig
+from finetune.application.settings import RiskConfig
 from finetune.application.wording import count, percent
 from finetune.domain.conformal.quantile import conformal_rank
 from finetune.domain.labels import ABSTAIN

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -16,14 +15,14 @@ from finetune.application.model_card import render_model_card
 from finetune.application.ports import (
     ArtifactStore,
     DecisionModel,
-    LabelScores,
     ModelOpener,
     Progress,
     StoreOpener,
 )
 from finetune.application.prepared import check_prepared, read_prepared, split_hashes
 from finetune.application.prompting import build_prompt
-from finetune.domain.checks import IntArray
+from finetune.application.scored_rows import ScoredRows
+from finetune.domain.checks import FloatArray
 from finetune.domain.errors import IntegrityError, InvalidInput
 from finetune.domain.examples import Example
 from finetune.domain.labels import LabelSet
@@ -121,41 +120,6 @@ def open_prepared(run: Run, stores: StoreOpener) -> ArtifactStore:
     return prepared
 
 
-@dataclass(frozen=True)
-class ScoredRows:
-    """Labelled rows with what the model says of them; ``truth`` holds columns of the outcomes, shape (n,)."""
-
-    examples: Sequence[Example]
-    truth: IntArray
-    scores: LabelScores
-
-    def rows(self) -> list[dict[str, Any]]:
-        """Return plain rows from which every later number can be computed without the model."""
-        return [
-            {
-                "id": example.id,
-                "label": example.label,
-                "log_probabilities": log_probs.tolist(),
-                "label_mass": float(mass),
-                "removed_chars": int(removed),
-            }
-            for example, log_probs, mass, removed in zip(self.examples, *self.scores, strict=True)
-        ]
-
-    def part(self, chosen: Sequence[int] | IntArray) -> ScoredRows:
-        """Return some of the rows."""
-        index = np.asarray(chosen, dtype=np.int64)
-        return ScoredRows(
-            [self.examples[i] for i in index],
-            self.truth[index],
-            LabelScores(
-                self.scores.log_probabilities[index],
-                self.scores.label_mass[index],
-                self.scores.removed_chars[index],
-            ),
-        )
-
-
 def score_split(
     prepared: ArtifactStore, split: str, labels: LabelSet, model: DecisionModel, progress: Progress
 ) -> ScoredRows:
@@ -184,4 +148,26 @@ def score_split(
             remedy="check the adapter and the precision",
         )
     truth = np.array([labels.index(example.label or "") for example in examples], dtype=np.int64)
-    return ScoredRows(examples, truth, scores)
+    ids = [example.id for example in examples]
+    return ScoredRows(ids, truth, scores, known_posterior(examples, labels.outcomes))
+
+
+def known_posterior(examples: Sequence[Example], outcomes: Sequence[str]) -> FloatArray | None:
+    """Return the true probabilities that generated rows carry as ``posterior``, shape (n, K).
+
+    None unless every row has a mapping that gives each outcome a number and sums to 1.
+    """
+    if not examples:
+        return None
+    rows = []
+    for example in examples:
+        known = example.metadata.get("posterior")
+        if not isinstance(known, Mapping) or not set(outcomes) <= known.keys():
+            return None
+        rows.append([known[name] for name in outcomes])
+    try:
+        posterior = np.array(rows, dtype=np.float64)
+    except (TypeError, ValueError):
+        return None  # a column of this name that holds something else
+    sound = np.isfinite(posterior).all() and (posterior >= 0.0).all()
+    return posterior if sound and np.allclose(posterior.sum(axis=1), 1.0, atol=1e-6) else None

@@ -2,8 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from finetune.application.wording import level, percent, plural
 
+Unit = Literal["message", "case"]
+"""What one row is called: a message to a run of ours, a case for a model that we know nothing of."""
+
+_RIGHT_LABELS_AND_ONE_TRY = (
+    (
+        "Right labels: the promises are about agreeing with the labels of the calibration rows. Where those "
+        "are wrong, so are the promises."
+    ),
+    (
+        "Repeated attempts: whoever calibrates again and again on the same rows until the result pleases, or "
+        "picks the best of several certificates, loses the promises."
+    ),
+)
 NOT_PROMISED = (
     (
         "Single cases: the promises are averages over all messages. They do not hold for each label, for "
@@ -13,24 +28,39 @@ NOT_PROMISED = (
         "Other messages: another source, another time, another language or an attack. The promises hold for "
         "messages that come in as the calibration rows did."
     ),
-    (
-        "Right labels: the promises are about agreeing with the labels of the calibration rows. Where those "
-        "are wrong, so are the promises."
-    ),
-    (
-        "Repeated attempts: whoever calibrates again and again on the same rows until the result pleases, or "
-        "picks the best of several certificates, loses the promises."
-    ),
+    *_RIGHT_LABELS_AND_ONE_TRY,
     (
         "Repeated texts: texts that are nearly equal count once, however often they come in, because "
         "`prepare` keeps one of them. Where one text makes up a large part of the traffic, the share of "
         "wrong answers can differ."
     ),
 )
+"""What a certificate of a run says that it does not promise."""
+
+NOT_PROMISED_OF_PROBABILITIES = (
+    (
+        "Single cases: the promises are averages over all cases. They do not hold for each label, for each "
+        "group of people or for one case."
+    ),
+    (
+        "Other cases: another source, another time or an attack. The promises hold for cases that come in as "
+        "the calibration rows did."
+    ),
+    (
+        "Other models: the model was never seen, only what it says. Probabilities of another model, or of "
+        "this one after a change, cannot be told apart from those that were calibrated."
+    ),
+    (
+        "Rows that the model was trained on: where it has seen the calibration rows, it was sure of them for "
+        "a reason that new cases do not share, and the promises do not hold."
+    ),
+    *_RIGHT_LABELS_AND_ONE_TRY,
+)
+"""What a certificate of probabilities of any model says that it does not promise."""
 
 
-def state_risk(limit: float, delta: float, n: int, answered: int, errors: int) -> str:
-    """Say what the bound on the error among answered messages promises.
+def state_risk(limit: float, delta: float, n: int, answered: int, errors: int, unit: Unit = "message") -> str:
+    """Say what the bound on the error among what is answered promises.
 
     Parameters
     ----------
@@ -38,6 +68,8 @@ def state_risk(limit: float, delta: float, n: int, answered: int, errors: int) -
         Largest error rate, and the probability that the bound fails; in (0, 1).
     n, answered, errors
         Calibration rows behind the bound, how many of them the rule answers, and how many wrongly.
+    unit
+        What one row is called.
 
     Examples
     --------
@@ -48,15 +80,15 @@ def state_risk(limit: float, delta: float, n: int, answered: int, errors: int) -
     from the same source as those rows.
     """
     return (
-        f"Of the messages that are answered, in the long run at most {level(limit)} are answered wrongly. "
+        f"Of the {unit}s that are answered, in the long run at most {level(limit)} are answered wrongly. "
         f"The rule was set on {plural(n, 'calibration row')}, of which it answers {answered:,}, {errors:,} "
         f"of them wrongly. A draw of calibration rows that makes this promise false comes up with a "
-        f"probability of at most {level(delta)}. All this presumes that new messages come from the same "
+        f"probability of at most {level(delta)}. All this presumes that new {unit}s come from the same "
         f"source as those rows."
     )
 
 
-def state_infeasible(limit: float, delta: float, n: int, needed: int | None) -> str:
+def state_infeasible(limit: float, delta: float, n: int, needed: int | None, unit: Unit = "message") -> str:
     """Say that no error bound can be promised, and that everything is handed over.
 
     Examples
@@ -67,7 +99,7 @@ def state_infeasible(limit: float, delta: float, n: int, needed: int | None) -> 
     needed, all of them answered rightly.
     """
     text = (
-        f"No error rate is promised, so every message is handed to a person: "
+        f"No error rate is promised, so every {unit} is handed to a person: "
         f"{plural(n, 'calibration row')} cannot show that at most {level(limit)} of the answers are wrong "
         f"with a probability of at most {level(delta)} to be misled."
     )
@@ -76,7 +108,17 @@ def state_infeasible(limit: float, delta: float, n: int, needed: int | None) -> 
     return text
 
 
-def state_sets(alpha: float, n: int, rank: int, low: float, high: float, *, everything: bool) -> str:
+def state_sets(
+    alpha: float,
+    n: int,
+    rank: int,
+    low: float,
+    high: float,
+    *,
+    method: str = "lac",
+    everything: bool,
+    unit: Unit = "message",
+) -> str:
     """Say what the prediction sets promise.
 
     Parameters
@@ -87,8 +129,12 @@ def state_sets(alpha: float, n: int, rank: int, low: float, high: float, *, ever
         Calibration rows behind the threshold, and its rank among their scores; above ``n`` there is none.
     low, high
         95 % interval of the coverage that one draw of calibration rows gives.
+    method
+        How the sets are made.
     everything
         Whether every set holds every outcome.
+    unit
+        What one row is called.
 
     Examples
     --------
@@ -100,21 +146,26 @@ def state_sets(alpha: float, n: int, rank: int, low: float, high: float, *, ever
     messages come from the same source as those rows.
     """
     text = (
-        f"The shortlist of a message holds the right outcome with a probability of at least "
-        f"{level(1 - alpha)}, on average over all messages, answered or handed over, and over draws of "
+        f"The shortlist of a {unit} holds the right outcome with a probability of at least "
+        f"{level(1 - alpha)}, on average over all {unit}s, answered or handed over, and over draws of "
         f"{plural(n, 'calibration row')}. "
     )
     if everything:
-        why = (
-            f"With {plural(n, 'row')} no threshold can promise this"
-            if rank > n
-            # With `aps`, and only there, the score of the least likely outcome is infinite.
-            else "In too many of these rows the right outcome is the one that the model holds least likely: "
-            "then `aps` has no threshold that can promise this (`conformal.method: lac` has)"
-        )
+        why = _why_everything(n, rank, method)
         return text + f"{why}, so every shortlist holds every outcome and tells nothing."
     return text + (
-        f"Among the handed-over messages alone the share is usually lower. For one such draw the share over "
-        f"all messages lies between {percent(low)} and {percent(high)} with 95 % probability, or above where "
-        f"scores are equal. All this presumes that new messages come from the same source as those rows."
+        f"Among the handed-over {unit}s alone the share is usually lower. For one such draw the share over "
+        f"all {unit}s lies between {percent(low)} and {percent(high)} with 95 % probability, or above where "
+        f"scores are equal. All this presumes that new {unit}s come from the same source as those rows."
     )
+
+
+def _why_everything(n: int, rank: int, method: str) -> str:
+    if rank > n:
+        return f"With {plural(n, 'row')} no threshold can promise this"
+    if method == "aps":  # its score of the least likely outcome is infinite
+        return (
+            "In too many of these rows the right outcome is the one that the model holds least likely: "
+            "then `aps` has no threshold that can promise this (`conformal.method: lac` has)"
+        )
+    return "In too many of these rows the model rules the right outcome out, so no threshold can promise this"

@@ -20,14 +20,15 @@ class Sentence(TypedDict):
 
 def summarise(document: Mapping[str, Any]) -> list[Sentence]:
     """Return the findings of an evaluation document, the most important first."""
-    findings = [_answers(document), _sets(document), _calibration(document), _cost(document)]
-    return findings + [finding for finding in (_accuracy(document), _known(document)) if finding]
+    findings = [_answers(document), _sets(document), _calibration(document)]
+    optional = (_cost(document), _accuracy(document), _known(document))
+    return findings + [finding for finding in optional if finding]
 
 
 def _answers(document: Mapping[str, Any]) -> Sentence:
-    part, n = document["selective"], document["test"]["rows"]
+    part, n, unit = document["selective"], document["test"]["rows"], document["unit"]
     answered, limit = part["answered"], part["level"]
-    text = f"Of {plural(n, 'test message')} it answered {count(answered)}"
+    text = f"Of {plural(n, f'test {unit}')} it answered {count(answered)}"
     text += f" and handed {count(n - answered)} to a person." if answered < n else "."
     if not part["feasible"]:
         return {"topic": "answers", "verdict": "info", "text": f"{text} {part['statement']}"}
@@ -40,7 +41,7 @@ def _answers(document: Mapping[str, Any]) -> Sentence:
     error = part["error"]
     text += f" {describe_estimate(error)} of those answers were wrong; promised: at most {level(limit)}."
     if error["low"] > limit:
-        text += " That is more than chance explains: do not rely on the promise for messages like these."
+        text += f" That is more than chance explains: do not rely on the promise for {unit}s like these."
         return {"topic": "answers", "verdict": "broken", "text": text}
     if error["value"] > limit:
         text += " The share is above the promise, but not by more than chance explains."
@@ -51,13 +52,13 @@ def _answers(document: Mapping[str, Any]) -> Sentence:
 
 
 def _sets(document: Mapping[str, Any]) -> Sentence:
-    part = document["coverage"]
+    part, unit = document["coverage"], document["unit"]
     observed, band = part["observed"], part["band"]
     if part["covers_everything"]:
         return {"topic": "sets", "verdict": "info", "text": part["statement"]}
     text = (
-        f"The shortlist held the right outcome for {describe_estimate(observed)} of the messages; promised: "
-        f"{level(part['promised'])} on average over all messages.{_two_kinds(part)} It holds "
+        f"The shortlist held the right outcome for {describe_estimate(observed)} of the {unit}s; promised: "
+        f"{level(part['promised'])} on average over all {unit}s.{_two_kinds(part, unit)} It holds "
         f"{part['mean_size']['value']:.1f} of {len(document['outcomes'])} outcomes on average."
     )
     expected = (
@@ -73,25 +74,25 @@ def _sets(document: Mapping[str, Any]) -> Sentence:
     return {"topic": "sets", "verdict": "doubtful", "text": text}
 
 
-def _two_kinds(coverage: Mapping[str, Any]) -> str:
+def _two_kinds(coverage: Mapping[str, Any], unit: str) -> str:
     answered, handed_over = coverage["answered"]["value"], coverage["handed_over"]["value"]
     if answered is None or handed_over is None:
         return ""
     return (
-        f" Among the answered messages it did for {percent(answered)}, among those handed over for "
+        f" Among the answered {unit}s it did for {percent(answered)}, among those handed over for "
         f"{percent(handed_over)}."
     )
 
 
 def _calibration(document: Mapping[str, Any]) -> Sentence:
-    ece = document["calibration"]["after"]["ece"]
+    ece, unit = document["calibration"]["after"]["ece"], document["unit"]
     text = (
         f"Claimed confidence and observed accuracy lie {_points(ece['value'])} percentage points apart on "
         f"average; a perfectly calibrated model would show {_points(ece['null_low'])} to "
-        f"{_points(ece['null_high'])} with as many messages."
+        f"{_points(ece['null_high'])} with as many {unit}s."
     )
     if ece["value"] <= ece["null_high"]:
-        text += " So its confidence can be taken at its word, as far as these messages can tell."
+        text += f" So its confidence can be taken at its word, as far as these {unit}s can tell."
         return {"topic": "calibration", "verdict": "info", "text": text}
     text += " So its confidence is not to be taken at its word; the promises above do not depend on it."
     return {"topic": "calibration", "verdict": "doubtful", "text": text}
@@ -101,18 +102,21 @@ def _points(share: float) -> str:
     return f"{100 * share:.1f}"
 
 
-def _cost(document: Mapping[str, Any]) -> Sentence:
+def _cost(document: Mapping[str, Any]) -> Sentence | None:
     part = document["cost"]
+    if part is None:
+        return None
     text = (
-        f"With your cost table a message costs {decimal(part['rule']['value'])} on average. To answer "
-        f"everything would cost {decimal(part['always_answer']['value'])}, to hand over everything "
+        f"With your cost table a {document['unit']} costs {decimal(part['rule']['value'])} on average. To "
+        f"answer everything would cost {decimal(part['always_answer']['value'])}, to hand over everything "
         f"{decimal(part['always_abstain']['value'])}."
     )
     return {"topic": "cost", "verdict": "info", "text": text}
 
 
 def _accuracy(document: Mapping[str, Any]) -> Sentence:
-    text = f"If it had to decide every message, {describe_estimate(document['accuracy'])} would be right."
+    right = describe_estimate(document["accuracy"])
+    text = f"If it had to decide every {document['unit']}, {right} would be right."
     if document["base"]:
         text += f" Without the adapter it would be {describe_estimate(document['base']['accuracy'])}."
     return {"topic": "accuracy", "verdict": "info", "text": text}

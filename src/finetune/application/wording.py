@@ -7,6 +7,18 @@ from typing import Any
 
 NOT_ESTIMABLE = "not estimable"
 
+_MAPS = {
+    "identity": "none",
+    "temperature": "temperature",
+    "vector": "vector scaling",
+    "matrix": "matrix scaling",
+    "dirichlet": "Dirichlet calibration",
+    "platt": "Platt scaling",
+    "isotonic": "isotonic regression",
+    "beta": "beta calibration",
+    "histogram": "histogram binning",
+}
+
 
 def percent(share: float) -> str:
     """Return a share between 0 and 1 as per cent with one decimal, never rounded *to* 0 or 100.
@@ -94,3 +106,25 @@ def plural(number: int, one: str, many: str | None = None) -> str:
     ('1 message', '2,000 messages', '2 classes')
     """
     return f"{count(number)} {one if number == 1 else many or one + 's'}"
+
+
+def describe_map(certified: Mapping[str, Any]) -> str:
+    """Return what a calibration map is, in a word or two.
+
+    Parameters
+    ----------
+    certified
+        The ``map`` of a certificate: ``kind`` and ``parameters``.
+
+    Examples
+    --------
+    >>> describe_map({"kind": "temperature", "parameters": {"value": 1.93}})
+    'temperature 1.93'
+    >>> describe_map({"kind": "beta", "parameters": {}, "candidates": [{}, {}]})
+    'beta calibration, chosen from 2 by cross-validation'
+    """
+    kind, candidates = certified["kind"], certified.get("candidates")
+    text = _MAPS[kind]
+    if kind == "temperature":
+        text = f"{text} {decimal(certified['parameters']['value'])}"
+    return f"{text}, chosen from {len(candidates)} by cross-validation" if candidates else text

@@ -8,7 +8,7 @@ from pathlib import Path
 from textwrap import indent
 from typing import TYPE_CHECKING, Any
 
-from finetune.application.wording import count, decimal, describe_estimate, percent, plural
+from finetune.application.wording import count, decimal, describe_estimate, describe_map, percent, plural
 from finetune.cli.console import clock_text
 from finetune.cli.page import Page, Table, shorten
 
@@ -97,29 +97,52 @@ def trained(document: Document, config: ProjectConfig, options: str) -> Page:
 
 
 def calibrated(document: Document, config: ProjectConfig, options: str) -> Page:
-    """Return the page of a certificate."""
-    temperature, sets, risk = document["temperature"], document["conformal"], document["selective"]
+    """Return the page of a run's certificate."""
+    written = (str(config.run_folder / "calibration.json"),)
+    return _certificate(document, f"Calibrated {config.name}", written, f"finetune evaluate{options}")
+
+
+def calibrated_probabilities(document: Document, output: Path, following: str) -> Page:
+    """Return the page of a certificate of probabilities from a file."""
+    return _certificate(document, f"Calibrated {document['model']['source']}", (str(output),), following)
+
+
+def _certificate(document: Document, title: str, written: tuple[str, ...], following: str) -> Page:
+    fitted, sets, risk = document["map"], document["conformal"], document["selective"]
     answers = (
         f"{count(risk['answered'])}, {count(risk['errors'])} of them wrong" if risk["feasible"] else "none"
     )
+    rows = "" if fitted["kind"] == "identity" else f", fitted on {plural(fitted['n'], 'row')}"
     facts = (
-        ("temperature", f"{decimal(temperature['value'])}, fitted on {plural(temperature['n'], 'row')}"),
+        ("calibration map", f"{describe_map(fitted)}{rows}"),
         ("shortlists", f"{sets['method']}, fitted on {plural(sets['n'], 'row')}"),
         ("answers", f"{answers}, of {plural(risk['n'], 'row')}"),
     )
-    notes = [temperature["note"], None if risk["feasible"] else risk["reason"]]
+    notes = [fitted["note"], None if risk["feasible"] else risk["reason"]]
     return Page(
-        f"Calibrated {config.name}",
+        title,
         facts,
         said=(risk["statement"], sets["statement"]),
         notes=tuple(note for note in notes if note),
-        written=(str(config.run_folder / "calibration.json"),),
-        then=(f"finetune evaluate{options}",),
+        written=written,
+        then=(following,),
     )
 
 
 def evaluated(document: Document, config: ProjectConfig, options: str) -> Page:
-    """Return the page of an evaluation."""
+    """Return the page of a run's evaluation."""
+    written = tuple(str(config.run_folder / name) for name in ("evaluation.json", "report.html"))
+    return _evaluation(
+        document, f"Evaluated {config.name}", written, f"finetune predict{options} --text '...'"
+    )
+
+
+def evaluated_probabilities(document: Document, written: tuple[Path, ...], following: str) -> Page:
+    """Return the page of an evaluation of probabilities from a file."""
+    return _evaluation(document, f"Evaluated {document['run']}", tuple(map(str, written)), following)
+
+
+def _evaluation(document: Document, title: str, written: tuple[str, ...], following: str) -> Page:
     selective, coverage, cost = document["selective"], document["coverage"], document["cost"]
     facts = (
         ("test rows", count(document["test"]["rows"])),
@@ -129,7 +152,11 @@ def evaluated(document: Document, config: ProjectConfig, options: str) -> Page:
         ("  of those answered", describe_estimate(coverage["answered"])),
         ("  of those handed over", describe_estimate(coverage["handed_over"])),
         ("outcomes on a shortlist", describe_estimate(coverage["mean_size"], as_percent=False)),
-        ("cost of a message", describe_estimate(cost["rule"], as_percent=False)),
+        *(
+            [(f"cost of a {document['unit']}", describe_estimate(cost["rule"], as_percent=False))]
+            if cost
+            else []
+        ),
         ("accuracy if it answered all", describe_estimate(document["accuracy"])),
         ("calibration error (ECE)", describe_estimate(document["calibration"]["after"]["ece"])),
         *(
@@ -144,12 +171,12 @@ def evaluated(document: Document, config: ProjectConfig, options: str) -> Page:
     ]
     alarming = ("doubtful", "broken")
     return Page(
-        f"Evaluated {config.name}",
+        title,
         facts,
         said=tuple(item["text"] for item in promises if item["verdict"] not in alarming),
         notes=tuple(item["text"] for item in promises if item["verdict"] in alarming),
-        written=tuple(str(config.run_folder / name) for name in ("evaluation.json", "report.html")),
-        then=(f"finetune predict{options} --text '...'",),
+        written=written,
+        then=(following,),
     )
 
 

@@ -1,4 +1,4 @@
-"""``finetune predict``: decisions on new texts, under the run's certificate."""
+"""``finetune predict``: decisions on new texts, or on probabilities, under a certificate."""
 
 from __future__ import annotations
 
@@ -11,6 +11,14 @@ import typer
 from finetune.cli.options import Config, Json, Overrides, Quiet, Run
 from finetune.cli.page import show
 from finetune.cli.pages import decided, predicted
+from finetune.cli.probabilities import (
+    Certificate,
+    Probabilities,
+    ScoreInputs,
+    predict_file,
+    refuse_with,
+    refuse_without,
+)
 from finetune.cli.session import Session, open_session, read_config
 
 if TYPE_CHECKING:
@@ -50,10 +58,37 @@ def predict(
     config: Config = None,
     overrides: Overrides = None,
     run: Run = None,
+    probabilities: Probabilities = None,
+    certificate: Certificate = None,
+    inputs: ScoreInputs = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Decide new texts, or hand them over, with a guarantee."""
+    refuse_without(probabilities, {"--certificate": certificate, "--inputs": inputs})
+    refuse_with(
+        probabilities,
+        {
+            "--text": texts or None,
+            "--input": source,
+            "--rationale": rationale,
+            "--text-column": text_column,
+            "--config": config,
+            "--set": overrides or None,
+            "--run": run,
+        },
+    )
+    if probabilities is not None:
+        session = open_session(context, as_json=as_json, quiet=quiet)
+        predict_file(
+            session,
+            probabilities,
+            certificate=certificate,
+            output=output,
+            id_column=id_column,
+            inputs=inputs,
+        )
+        return
     files = _files(texts, source, output)
     session = open_session(context, as_json=as_json, quiet=quiet)
     settings = read_config(session, config, overrides, run)

@@ -3,12 +3,11 @@ import pytest
 from tests.fake_models import posterior
 from tests.unit.application.world import make_world
 
-from finetune.application.calibrate import halves
 from finetune.application.certificate import read_certificate
 from finetune.application.decision_rule import certified_rule
 from finetune.application.labels_file import LabelsFile
 from finetune.application.ports import LabelScores
-from finetune.application.runs import ScoredRows
+from finetune.application.scored_rows import ScoredRows, halves
 from finetune.domain.checks import log_softmax
 from finetune.domain.errors import (
     InfeasibleGuarantee,
@@ -16,7 +15,6 @@ from finetune.domain.errors import (
     IntegrityError,
     InvalidInput,
 )
-from finetune.domain.examples import Example
 
 
 def true_rates(world, certificate, n=4000):
@@ -35,8 +33,8 @@ def true_rates(world, certificate, n=4000):
 
 def test_temperature_undoes_the_overconfidence_of_the_model():
     certificate = make_world(sharpness=2.0).calibrate()
-    assert certificate.temperature.value == pytest.approx(2.0, abs=0.25)
-    assert certificate.temperature.log_loss_after < certificate.temperature.log_loss_before
+    assert certificate.map.parameters["value"] == pytest.approx(2.0, abs=0.25)
+    assert certificate.map.log_loss_after < certificate.map.log_loss_before
 
 
 def test_guarantees_hold_for_the_known_posterior():
@@ -124,8 +122,8 @@ def test_one_calibration_row_is_refused():
 
 def test_without_validation_rows_the_temperature_stays_one():
     certificate = make_world(sizes={"validation": 0}).calibrate()
-    assert certificate.temperature.value == 1.0
-    assert "no validation rows" in certificate.temperature.note
+    assert certificate.map.kind == "identity"
+    assert "no validation rows" in certificate.map.note
 
 
 def test_a_temperature_that_the_rows_do_not_determine_stays_one():
@@ -137,8 +135,8 @@ def test_a_temperature_that_the_rows_do_not_determine_stays_one():
     ]
     world.rewrite("validation", rows)
     certificate = world.calibrate()
-    assert certificate.temperature.value == 1.0
-    assert "determine no temperature" in certificate.temperature.note
+    assert certificate.map.kind == "identity"
+    assert "determine no temperature" in certificate.map.note
 
 
 def test_costs_may_change_after_training():
@@ -189,11 +187,11 @@ def test_copies_of_a_text_are_divided_between_the_halves(seed):
     """Pinned rows may repeat a text: all of them in one half would be one draw, counted many times."""
     texts = ["the same text"] * 30 + [f"text {i}" for i in range(30)]
     rows = ScoredRows(
-        [Example(f"r{i}", text, "a") for i, text in enumerate(texts)],
+        [f"r{i}" for i in range(len(texts))],
         np.zeros(60, dtype=np.int64),
         LabelScores(np.full((60, 2), np.log(0.5)), np.zeros(60), np.zeros(60, dtype=np.int64)),
     )
-    copies = [sum(row.text == texts[0] for row in half.examples) for half in halves(rows, seed)]
+    copies = [sum(texts[int(name[1:])] == texts[0] for name in half.ids) for half in halves(rows, seed)]
     assert min(copies) >= 5  # hypergeometric: 4 or fewer has a probability of 1e-8
 
 

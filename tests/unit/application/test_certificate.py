@@ -12,7 +12,7 @@ from finetune.domain.errors import IntegrityError
 WORLD = make_world()
 CERTIFICATE = WORLD.calibrate()
 LABELS = WORLD.labels.label_set()
-IDENTITY = ModelIdentity(**CERTIFICATE.model.model_dump())
+IDENTITY = ModelIdentity(**CERTIFICATE.model.model_dump(exclude={"kind"}))
 
 
 def test_what_was_certified_is_accepted():
@@ -60,10 +60,10 @@ def test_it_survives_json_and_its_hash_follows_its_content():
 
 @pytest.mark.parametrize(
     "change",
-    [{"version": 2}, {"surprise": 1}, {"outcomes": None}, {"temperature": {"value": -1.0}}],
+    [{"version": 1}, {"surprise": 1}, {"outcomes": None}, {"map": {"kind": "temperature"}}],
 )
 def test_a_damaged_certificate_is_refused(change):
-    with pytest.raises(IntegrityError, match="no certificate of version 1"):
+    with pytest.raises(IntegrityError, match="no certificate of version 2"):
         read_certificate(CERTIFICATE.document() | change, "run/calibration.json")
 
 
@@ -101,6 +101,7 @@ def test_an_abstention_does_not_claim_the_coverage_of_all_messages_for_itself():
         ("conformal", {"n": 0}),
         ("conformal", {"threshold": None}),
         ("conformal", {"method": "other"}),
+        ("map", {"parameters": {"kind": "temperature", "version": 1, "value": -1.0, "at_limit": False}}),
         ("costs", {"pairs": {"billing": {"unknown": 1.0}}}),
     ],
 )

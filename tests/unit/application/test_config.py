@@ -115,3 +115,37 @@ def test_names_that_make_no_label_set(names):
     labels = LabelsFile.model_validate({"task": "t", "labels": [{"name": name} for name in names]})
     with pytest.raises(InvalidInput):
         labels.label_set()
+
+
+@pytest.mark.parametrize(
+    ("section", "options"),
+    [
+        ({}, {}),
+        ({"method": "raps"}, {}),
+        ({"method": "raps", "penalty": 0.0, "k_reg": 0}, {"penalty": 0.0, "k_reg": 0}),
+        ({"method": "saps", "weight": 0.5}, {"weight": 0.5}),
+    ],
+)
+def test_options_of_a_conformal_method(section, options):
+    config = ProjectConfig.model_validate({**MINIMAL, "conformal": section})
+    assert config.conformal.options == options
+
+
+@pytest.mark.parametrize(
+    "section", [{"k_reg": 1}, {"method": "saps", "penalty": 1.0}, {"method": "raps", "weight": 0.1}]
+)
+def test_an_option_of_another_method_is_refused(section):
+    with pytest.raises(ValidationError, match="is an option of the method"):
+        ProjectConfig.model_validate({**MINIMAL, "conformal": section})
+
+
+def test_methods_and_maps_are_those_of_the_domain():
+    from typing import get_args
+
+    from finetune.application.settings import CalibrationConfig, ConformalConfig
+    from finetune.domain.calibration.maps import MAPS
+    from finetune.domain.conformal.scores import METHODS
+
+    assert get_args(ConformalConfig.model_fields["method"].annotation) == METHODS
+    maps = set(get_args(CalibrationConfig.model_fields["map"].annotation))
+    assert maps == MAPS.keys() - {"identity"} | {"auto", "none"}

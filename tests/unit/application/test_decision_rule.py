@@ -32,7 +32,7 @@ def sets_at(threshold, k):
 def rule_of(outcomes, *, smallest=0.2, threshold=-np.inf, abstain=0.3, ambiguous=False):
     return DecisionRule(
         outcomes=outcomes,
-        temperature=Temperature(1.0),
+        map=Temperature(1.0),
         sets=sets_at(-float(np.log(smallest)), len(outcomes)),
         costs=costs_of(outcomes, Costs(default=1.0, abstain=abstain)),
         threshold=threshold,
@@ -141,4 +141,4 @@ def test_the_rule_of_a_certificate_survives_its_file():
     rule = certified_rule(certificate)
     assert rule.threshold == certificate.selective.threshold
     assert rule.sets.threshold == certificate.conformal.threshold
-    assert rule.temperature.value == certificate.temperature.value
+    assert rule.map.to_dict() == certificate.map.parameters

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from tests.unit.application.world import make_world
 
-from finetune.application.evaluation import known_posterior
 from finetune.application.measures import measure_calibration
+from finetune.application.runs import known_posterior
 from finetune.application.wording import percent
 from finetune.domain.errors import InsufficientData, IntegrityError, InvalidInput, MissingExtra
 from finetune.domain.examples import Example

@@ -236,5 +236,5 @@ def test_other_lengths_and_precisions_than_at_calibration_are_refused(desk, chan
 
 
 def test_texts_are_not_overwritten_by_decisions(desk):
-    with pytest.raises(InvalidInput, match="written over the texts"):
+    with pytest.raises(InvalidInput, match="written over the file"):
         desk.predict.file(desk.world.config, Path("in.csv"), Path("./in.csv"))

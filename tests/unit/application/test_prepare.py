@@ -17,9 +17,10 @@ from tests.fakes import FakeClock, FakeProgress, FakeSource, MemoryStores, WordE
 
 from finetune.adapters.data.sources import FileSource
 from finetune.adapters.files.store import FolderStore
-from finetune.application.config import ConformalConfig, ProjectConfig, RiskConfig
+from finetune.application.config import ProjectConfig
 from finetune.application.labels_file import LabelsFile
 from finetune.application.prepare import Prepare, check_prepared, read_prepared
+from finetune.application.settings import ConformalConfig, RiskConfig
 from finetune.domain.errors import (
     InfeasibleGuarantee,
     InsufficientData,

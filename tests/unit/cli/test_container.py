@@ -31,6 +31,15 @@ def test_an_adapter_is_overridden_with_one_line() -> None:
     assert container.predict().models is mine
 
 
+def test_probabilities_are_read_by_one_source() -> None:
+    container = Container(progress=SilentProgress())
+    mine = object()
+    container.probabilities.override(mine)
+    assert container.calibrate_probabilities().source is mine
+    assert container.evaluate_probabilities().source is mine
+    assert container.predict_probabilities().source is mine
+
+
 def test_an_override_stays_in_its_container() -> None:
     container = Container(progress=SilentProgress())
     container.source.override(object())

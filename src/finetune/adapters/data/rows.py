@@ -41,7 +41,7 @@ def checked_row(position: str, values: Mapping[str, Any], columns: Columns, cont
             continue
         if isinstance(row[name], Mapping | list):
             return BadRow(position, f"column {name!r} is not text", content)
-        row[name] = _as_text(row[name])
+        row[name] = as_text(row[name])
     if columns.text not in row:
         return BadRow(position, f"no column {columns.text!r} in this row", content)
     return RawRow(position, row)
@@ -67,7 +67,8 @@ def _encodable(text: str) -> bool:
     return True
 
 
-def _as_text(value: object) -> str | None:
+def as_text(value: object) -> str | None:
+    """Return a cell as text, a whole number without decimals; None for null and NaN."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return None
     if isinstance(value, bool):

@@ -12,9 +12,10 @@ from finetune.adapters.files.problems import invalid
 from finetune.adapters.files.yaml_text import LabelsLoader, SettingsLoader, parse_yaml
 from finetune.application.config import ProjectConfig
 from finetune.application.labels_file import LabelsFile
+from finetune.application.settings import GuaranteeConfig
 from finetune.domain.errors import InvalidInput
 
-AFTER_TRAINING = ("conformal", "risk", "prediction")
+AFTER_TRAINING = ("calibration", "conformal", "risk", "prediction")
 """The sections that a trained run may still change."""
 
 
@@ -39,6 +40,23 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> ProjectConfig:
         return ProjectConfig.model_validate(document)
     except ValidationError as error:
         raise invalid(error, ProjectConfig, document, _place(path, origin)) from error
+
+
+def load_guarantee_config(path: Path | None = None, overrides: Sequence[str] = ()) -> GuaranteeConfig:
+    """Read what is asked of probabilities of any model; without a file, the defaults.
+
+    Raises
+    ------
+    InvalidInput
+        As :func:`load_config`.
+    """
+    document = {} if path is None else _mapping(path, SettingsLoader)
+    origin = {key: f"--set {text}" for text in overrides for key in [_override(document, text)]}
+    try:
+        return GuaranteeConfig.model_validate(document)
+    except ValidationError as error:
+        place = _place(Path("settings") if path is None else path, origin)
+        raise invalid(error, GuaranteeConfig, document, place) from error
 
 
 def load_run_config(run_folder: Path, overrides: Sequence[str] = ()) -> ProjectConfig:

@@ -79,14 +79,16 @@ def _embed(svg: str, name: str, title: str) -> str:
     return f'{head} role="img" aria-labelledby="{name}-title"><title id="{name}-title">{title}</title>{rest}'
 
 
-def draw_reliability(calibration: Mapping[str, Any]) -> str:
-    """Draw claimed confidence against observed accuracy, before and after the temperature.
+def draw_reliability(calibration: Mapping[str, Any], unit: str) -> str:
+    """Draw claimed confidence against observed accuracy, before and after the map.
 
     Parameters
     ----------
     calibration
         The document's ``calibration``: ``before`` and ``after``, each with ``bins`` of ``lower``, ``upper``,
         ``count``, ``confidence`` and ``accuracy`` (the last two null where a bin is empty).
+    unit
+        What one row is called.
 
     Returns
     -------
@@ -119,14 +121,14 @@ def draw_reliability(calibration: Mapping[str, Any]) -> str:
             color=ACCENT,
             edgecolor="none",
         )
-        below.set(ylabel="messages", xlabel="confidence that the model claims")
+        below.set(ylabel=f"{unit}s", xlabel="confidence that the model claims")
         below.locator_params(axis="y", nbins=3, integer=True)
 
     return _draw("reliability", "Claimed confidence against observed accuracy", (5.2, 5.0), paint)
 
 
-def draw_risk_coverage(curve: Mapping[str, Any], promised: float) -> str:
-    """Draw the error among answered messages against the share that is answered, with the rule's own point.
+def draw_risk_coverage(curve: Mapping[str, Any], promised: float, unit: str) -> str:
+    """Draw the error among what is answered against the share that is answered, with the rule's own point.
 
     Parameters
     ----------
@@ -134,6 +136,8 @@ def draw_risk_coverage(curve: Mapping[str, Any], promised: float) -> str:
         The document's ``risk_coverage``: ``points`` of ``share`` and ``error``, and ``operating`` (or null).
     promised
         The promised largest error among answered.
+    unit
+        What one row is called.
 
     Returns
     -------
@@ -162,7 +166,7 @@ def draw_risk_coverage(curve: Mapping[str, Any], promised: float) -> str:
         axes.set(
             xlim=(0, 1.02),
             ylim=(0, min(1.02, highest * 1.35)),
-            xlabel="share of messages answered",
+            xlabel=f"share of {unit}s answered",
             ylabel="share of wrong answers",
         )
         axes.legend(loc="upper left")
@@ -170,13 +174,15 @@ def draw_risk_coverage(curve: Mapping[str, Any], promised: float) -> str:
     return _draw("risk-coverage", "Wrong answers against the share answered", (5.2, 3.6), paint)
 
 
-def draw_set_sizes(sizes: Sequence[Mapping[str, int]]) -> str:
-    """Draw how many messages have a shortlist of each size.
+def draw_set_sizes(sizes: Sequence[Mapping[str, int]], unit: str) -> str:
+    """Draw how many rows have a shortlist of each size.
 
     Parameters
     ----------
     sizes
         Entries of ``size`` and ``rows``.
+    unit
+        What one row is called.
 
     Returns
     -------
@@ -192,6 +198,6 @@ def draw_set_sizes(sizes: Sequence[Mapping[str, int]]) -> str:
         axes.locator_params(axis="x", integer=True)
         axes.locator_params(axis="y", integer=True)
         axes.grid(visible=False, axis="x")
-        axes.set(xlabel="labels on the shortlist", ylabel="messages")
+        axes.set(xlabel="labels on the shortlist", ylabel=f"{unit}s")
 
     return _draw("set-sizes", "Sizes of the shortlists", (5.2, 2.8), paint)

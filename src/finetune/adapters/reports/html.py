@@ -18,13 +18,13 @@ LARGEST_MATRIX = 25
 VERDICTS = {"held": "Promise held here", "doubtful": "With caution", "broken": "Promise not held here"}
 
 REASONS = {
-    "model_abstained": "the model itself found the message undecidable or out of scope",
+    "model_abstained": "the model itself found it undecidable or out of scope",
     "low_confidence": "not confident enough for the promised error",
     "ambiguous_set": "more than one outcome on the shortlist",
     "empty_set": "no outcome plausible enough for the shortlist",
     "expected_cost": "handing over costs less than the best answer is expected to",
     "out_of_scope": "out of scope",
-    "too_long": "the message did not fit and was shortened",
+    "too_long": "it did not fit and was shortened",
     "error": "it could not be read",
 }
 
@@ -78,12 +78,13 @@ class HtmlReport:
         template = environment.from_string(
             files("finetune.adapters.reports").joinpath("page.html.j2").read_text(encoding="utf-8")
         )
+        unit = evaluation["unit"]
         drawn = {
-            "reliability": draw_reliability(evaluation["calibration"]),
+            "reliability": draw_reliability(evaluation["calibration"], unit),
             "risk_coverage": draw_risk_coverage(
-                evaluation["risk_coverage"], evaluation["selective"]["level"]
+                evaluation["risk_coverage"], evaluation["selective"]["level"], unit
             ),
-            "set_sizes": draw_set_sizes(evaluation["coverage"]["sizes"]),
+            "set_sizes": draw_set_sizes(evaluation["coverage"]["sizes"], unit),
         }
         return template.render(
             d=evaluation,
@@ -109,18 +110,27 @@ def _facts(evaluation: Mapping[str, Any]) -> list[tuple[str, str]]:
     model, certificate = evaluation["model"], evaluation["certificate"]
     counts = certificate["counts"]
     rows = (
-        f"{wording.count(counts['validation'])} for the temperature, {wording.count(counts['conformal'])} "
-        f"for the shortlists, {wording.count(counts['selective'])} for the promised error"
+        f"{wording.count(counts['validation'])} for the calibration map, "
+        f"{wording.count(counts['conformal'])} for the shortlists, "
+        f"{wording.count(counts['selective'])} for the promised error"
     )
+    return [
+        *_model_facts(model),
+        ("Certificate", f"sha256 {certificate['hash']}, of {certificate['created']}"),
+        ("Rows behind the certificate", rows),
+        ("Test rows", f"{wording.count(evaluation['test']['rows'])} (sha256 {evaluation['test']['sha256']})"),
+        ("Calibration map", wording.describe_map(evaluation["calibration"]["map"])),
+        ("Outcomes", ", ".join(evaluation["outcomes"])),
+    ]
+
+
+def _model_facts(model: Mapping[str, Any]) -> list[tuple[str, str]]:
+    if model["kind"] != "run":
+        return [("Model", f"not known; its probabilities were calibrated from {model['source']}")]
     return [
         ("Base model", f"{model['base']} (sha256 {model['base_hash']})"),
         ("Adapter", f"{model['adapter']} (sha256 {model['adapter_hash']})"),
         ("Prompt", f"sha256 {model['prompt_hash']}"),
         ("Tokeniser and length limit", f"sha256 {model['encoder_hash']}"),
         ("Precision", model["precision"]),
-        ("Certificate", f"sha256 {certificate['hash']}, of {certificate['created']}"),
-        ("Rows behind the certificate", rows),
-        ("Test rows", f"{wording.count(evaluation['test']['rows'])} (sha256 {evaluation['test']['sha256']})"),
-        ("Temperature", wording.decimal(evaluation["calibration"]["temperature"])),
-        ("Outcomes", ", ".join(evaluation["outcomes"])),
     ]

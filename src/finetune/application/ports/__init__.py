@@ -26,6 +26,12 @@ from finetune.application.ports.models import (
     PromptEncoder,
     RationaleWriter,
 )
+from finetune.application.ports.probabilities import (
+    Inputs,
+    ProbabilityFile,
+    ProbabilityRows,
+    ProbabilitySource,
+)
 from finetune.application.ports.progress import (
     Clock,
     Progress,
@@ -52,12 +58,16 @@ __all__ = [
     "EncodedExample",
     "EncoderOpener",
     "ExampleSource",
+    "Inputs",
     "LabelScorer",
     "LabelScores",
     "LogOpener",
     "MetricsLog",
     "ModelIdentity",
     "ModelOpener",
+    "ProbabilityFile",
+    "ProbabilityRows",
+    "ProbabilitySource",
     "Progress",
     "ProgressTask",
     "PromptEncoder",

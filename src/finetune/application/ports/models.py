@@ -54,6 +54,10 @@ class LabelScores(NamedTuple):
     label_mass: NDArray[np.float64]
     removed_chars: NDArray[np.int64]
 
+    def part(self, rows: NDArray[np.int64] | slice) -> LabelScores:
+        """Return some of the rows."""
+        return LabelScores(self.log_probabilities[rows], self.label_mass[rows], self.removed_chars[rows])
+
 
 class LabelScorer(Protocol):
     """Gives every outcome its log-probability."""
