@@ -32,8 +32,14 @@ def bin_index(values: Numbers, edges: FloatArray) -> IntArray:
 
     The ends are rounded to the type of the values: 0.3 is in (0.2, 0.3] in single precision too.
     """
-    index = np.searchsorted(edges[1:-1].astype(values.dtype, copy=False), values, side="left")
-    return index.astype(np.int64, copy=False)
+    ends = edges.astype(values.dtype, copy=False)
+    n_bins = len(edges) - 1
+    if not np.array_equal(edges, equal_width(n_bins)):
+        return np.searchsorted(ends[1:-1], values, side="left").astype(np.int64, copy=False)
+    # A product, and a step back from ends that belong to the bin below, take a third of the time of a search.
+    index = (values * values.dtype.type(n_bins)).astype(np.int64)
+    index -= values <= ends[index]
+    return np.maximum(index, 0, out=index)
 
 
 @dataclass(frozen=True)
@@ -63,18 +69,24 @@ class BinSums:
 
     def add_events(self, p: Numbers, happened: BoolArray, edges: FloatArray) -> None:
         """Add rows of the only event: probabilities and whether it happened, shape (m,)."""
-        self._add(bin_index(p, edges), p.astype(np.float64, copy=False), np.flatnonzero(happened))
+        size, weights = self.counts.size, p.astype(np.float64, copy=False)
+        cells = bin_index(p, edges)
+        # Rows whose event did not happen, then those whose did.
+        halves = cells + size * happened
+        counts = np.bincount(halves, minlength=2 * size).reshape(2, 1, size)
+        sums = np.bincount(halves, weights=weights, minlength=2 * size).reshape(2, 1, size)
+        squares = np.bincount(cells, weights=weights * weights, minlength=size).reshape(1, size)
+        self.counts[...] += counts[0] + counts[1]
+        self.hits[...] += counts[1]
+        self.sums.add(np.stack([sums[0] + sums[1], squares, sums[1]]))
 
     def add_rows(self, rows: Numbers, labels: IntArray, edges: FloatArray) -> None:
         """Add rows over labels, shape (m, K), with ends of bins of shape (n_bins + 1,) or (K, n_bins + 1)."""
         cells = label_cells(rows, edges)
         true = np.arange(len(rows)) * rows.shape[1] + labels
         p = np.minimum(rows, 1.0).astype(np.float64, copy=False)
-        self._add(cells.ravel(), p.ravel(), true)
-
-    def _add(self, cells: IntArray, p: FloatArray, true: IntArray) -> None:
-        shape = self.counts.shape
-        size = self.counts.size
+        cells, p = cells.ravel(), p.ravel()
+        shape, size = self.counts.shape, self.counts.size
         self.counts[...] += np.bincount(cells, minlength=size).reshape(shape)
         self.hits[...] += np.bincount(cells[true], minlength=size).reshape(shape)
         sums = (

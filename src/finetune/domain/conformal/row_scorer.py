@@ -107,6 +107,8 @@ class ScoringPredictor:
     >>> predictor = ScoringPredictor("raps", penalty=0.1)
     >>> predictor.method, predictor.inputs, predictor.options, predictor.randomized
     ('raps', 'probabilities', {'penalty': 0.1, 'k_reg': 1}, False)
+    >>> predictor
+    ScoringPredictor('raps', inputs='probabilities', randomized=False, penalty=0.1, k_reg=1)
     """
 
     def __init__(
@@ -119,6 +121,11 @@ class ScoringPredictor:
         **options: float,
     ) -> None:
         self._scorer = RowScorer(method, inputs, options, randomized=randomized, rng=rng)
+
+    def __repr__(self) -> str:
+        told = {"inputs": self.inputs, "randomized": self.randomized, **self.options}
+        arguments = ", ".join(f"{name}={value!r}" for name, value in told.items())
+        return f"{type(self).__name__}({self.method!r}, {arguments})"
 
     @property
     def score(self) -> Score:

@@ -28,6 +28,7 @@ from finetune.domain.calibration import (
 )
 from finetune.domain.calibration import resampling as resampling_of_bins
 from finetune.domain.calibration.bin_errors import BINNED_ERRORS
+from finetune.domain.calibration.bins import bin_index, equal_width
 from finetune.domain.errors import InsufficientData, InvalidInput
 from finetune.domain.statistics import bootstrap_interval
 
@@ -404,3 +405,14 @@ def test_intervals_and_bands_bin_single_precision_as_the_errors_do(n):
     assert found["ece"] == pytest.approx(found["mce"])  # there is one bin
     bands = [null_band(p, np.random.default_rng(0), n_resamples=50, error=error) for error in ("ece", "mce")]
     assert bands[0] == pytest.approx(bands[1])
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_bins_of_equal_width_are_found_as_by_a_search_for_values_at_and_beside_every_end(kind):
+    for n_bins in [*range(1, 130), 997, 1000]:
+        ends = equal_width(n_bins)
+        at = ends.astype(kind)
+        beside = np.concatenate([np.nextafter(at, kind(0)), np.nextafter(at, kind(2))])
+        values = np.concatenate([at, beside[beside <= 1.0], np.random.default_rng(0).random(100, dtype=kind)])
+        searched = np.searchsorted(at[1:-1], values, side="left")
+        assert np.array_equal(bin_index(values, ends), searched), n_bins

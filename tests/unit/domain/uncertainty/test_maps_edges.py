@@ -285,3 +285,15 @@ def test_fitted_numbers_cannot_be_changed():
 def test_a_vector_of_probabilities_is_refused():
     with pytest.raises(InvalidInput, match="shape"):
         fit_temperature([0.2, 0.8], [0, 1], inputs="probabilities")
+
+
+@pytest.mark.parametrize("fit", [fit_temperature, fit_vector, fit_platt])
+def test_probabilities_that_are_passed_as_logits_are_refused(fit):
+    rng = np.random.default_rng(0)
+    rows = rng.dirichlet(np.ones(3), size=50)
+    labels = rows.argmax(axis=1)
+    labels[:10] = (labels[:10] + 1) % 3
+    with pytest.raises(InvalidInput, match='inputs="probabilities"'):
+        fit(rows.astype(np.float32), labels)
+    fit(rows, labels, inputs="probabilities")
+    fit(3.0 * rows, labels)

@@ -23,6 +23,9 @@ Scale = Literal["logits", "log_probabilities"]
 
 # Far beyond any model; squares of it, and sums of those over many rows, are still finite.
 LIMIT = 1e100
+# Fewer rows of logits might add up to 1 by chance, as in a made-up example.
+_ROWS_TO_TELL = 20
+_ROUNDING = 1e-4
 
 
 class MapRecord(BaseModel):
@@ -47,7 +50,20 @@ def as_logits(rows: npt.ArrayLike, inputs: str) -> FloatArray:
 def as_fitting_rows(rows: npt.ArrayLike, labels: npt.ArrayLike, inputs: str) -> FittingRows:
     """Check what a map is to be fitted on."""
     logits = as_logits(rows, inputs)
+    if inputs == "logits" and len(logits) >= _ROWS_TO_TELL and _all_probabilities(logits):
+        # A map fitted to them as logits is wrong, and nothing would show it.
+        raise InvalidInput(
+            "every row lies in [0, 1] and sums to 1: these are probabilities, not logits",
+            where="rows",
+            seen=logits[0].tolist(),
+            remedy='pass inputs="probabilities", here and to apply',
+        )
     return FittingRows(logits, as_labels(labels, n_rows=len(logits), n_labels=logits.shape[1]))
+
+
+def _all_probabilities(logits: FloatArray) -> bool:
+    inside = logits.min() >= 0.0 and logits.max() <= 1.0
+    return bool(inside and np.abs(logits.sum(axis=1) - 1.0).max() <= _ROUNDING)
 
 
 def bounded(logits: FloatArray) -> FloatArray:

@@ -29,6 +29,13 @@ class Lac(Score):
 
     method: ClassVar[str] = "lac"
 
+    def sets(self, rows: Numbers, thresholds: float | FloatArray, u: FloatArray | None = None) -> BoolArray:
+        """Labels whose score is at most the threshold of their row: see :meth:`Score.sets`."""
+        if np.ndim(thresholds) == 0:
+            # One number for every cell: nothing to prepare for each row.
+            return self.label_sets(rows, np.asarray(thresholds, dtype=np.float64), u)
+        return super().sets(rows, thresholds, u)
+
     def _of_labels(self, block: Numbers, labels: IntArray, _u: FloatArray | None) -> FloatArray:
         return scores_of(self._keys(block)[np.arange(len(block)), labels], logarithm=self._logarithm)
 

@@ -163,6 +163,9 @@ class LadderScore(Score):
     def _ladders(self, ascending: Numbers) -> Iterator[tuple[Any, Ladder]]:
         """Rows whose probabilities can be added up as they are, and rows that need logarithms."""
         if self.inputs == "probabilities":
+            if len(ascending) > ascending.shape[1]:
+                # Place by place in memory, so that all rows take each step at once.
+                ascending = np.asfortranarray(ascending)
             yield _EVERY_ROW, Ladder(ascending, ascending, deep=False)
             return
         logs = sorted_logarithms(ascending, self.inputs)
@@ -194,10 +197,11 @@ def _column(u: FloatArray | None, rows: Any) -> FloatArray | None:
 
 
 def _first(mask: BoolArray) -> IntArray:
-    """First place that is true, or K where none is, shape (n, 1)."""
-    places: IntArray = mask.argmax(axis=1, keepdims=True)
-    places[~np.take_along_axis(mask, places, axis=1)] = mask.shape[1]
-    return places
+    """First place that is true, or K where none is, shape (n, 1); all places behind it are true."""
+    k = mask.shape[1]
+    small = np.uint8 if k < 256 else np.int64  # in one byte the sum takes a tenth of the time
+    within: IntArray = mask.view(np.uint8).sum(axis=1, keepdims=True, dtype=small).astype(np.int64)
+    return np.subtract(k, within)
 
 
 def _group_of(ascending: Numbers, values: Numbers, u: FloatArray | None) -> tuple[IntArray, IntArray]:
