@@ -139,7 +139,10 @@ HEAD = "id,label,a,b\n"
     [
         ("", {}, ":1", "no header line", None),
         ("a,b,a\n", {}, ":1", "same name", ["a"]),
-        ("a;b;label\n1;2;a\n", {}, ":1", "no column 'label'", ["a;b;label"]),
+        ("a;b;label\n1;2;a\n", {}, ":1", "separated by semicolons, not by commas", "a;b;label"),
+        ("a\tb\tlabel\n", {}, ":1", "separated by tabs", "a\tb\tlabel"),
+        ("a b\n", {}, ":1", "no column 'label'", ["a b"]),
+        (",label,a,b\n0,a,0.5,0.5\n", {}, ":1", "a column has no name", ["", "label", "a", "b"]),
         ("a;b,label\n", {}, ":1", "at least two columns", ["a;b", "label"]),
         ("id,a,b\n", {}, ":1", "no column 'label'", ["id", "a", "b"]),
         (HEAD, {"id": "nr"}, ":1", "no column 'nr'", ["id", "label", "a", "b"]),
@@ -182,10 +185,16 @@ def test_all_bad_rows_are_counted_and_the_first_ones_shown(tmp_path):
     assert "and 3 more" in error.what
 
 
-def test_texts_and_splits_are_no_outcomes(tmp_path):
+def test_texts_splits_and_the_index_of_pandas_are_no_outcomes(tmp_path):
     path = tmp_path / "a.csv"
-    path.write_text("text,split,label,a,b\nhello,test,a,0.5,0.5\n")
+    path.write_text("text,split,label,a,b,__index_level_0__\nhello,test,a,0.5,0.5,7\n")
     assert read(ProbabilityFiles(), path).names == ("a", "b")
+
+
+def test_a_column_without_a_name_may_stand_beside_named_outcomes(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text(",label,a,b\n0,a,0.5,0.5\n")
+    assert read(ProbabilityFiles(), path, outcomes=("a", "b")).names == ("a", "b")
 
 
 def test_a_record_of_several_lines_is_placed_at_its_first(tmp_path):
@@ -281,6 +290,14 @@ def test_an_archive_that_cannot_be_used(tmp_path, arrays, options, what):
     path = tmp_path / "a.npz"
     np.savez(path, **arrays)
     assert what in refused(path, path.read_bytes(), **options).what
+
+
+def test_an_archive_without_scores_is_not_sent_to_an_option_that_cannot_help(tmp_path):
+    path = tmp_path / "a.npz"
+    np.savez(path, proba=P, labels=[0, 1])
+    assert "--inputs" not in refused(path, path.read_bytes()).remedy
+    np.savez(path, probabilities=P, logits=P, labels=[0, 1])
+    assert "choose one with --inputs" in refused(path, path.read_bytes()).remedy
 
 
 def test_an_archive_may_number_its_labels(tmp_path):

@@ -23,11 +23,13 @@ from finetune.application.ports import (
     StoreOpener,
 )
 from finetune.application.probability_rows import add_truth, decimals_of, labels_of_columns
+from finetune.application.row_problems import SHOWN
 from finetune.application.scored_rows import ScoredRows, halves
 from finetune.application.seen_ids import remember
 from finetune.application.settings import GuaranteeConfig
 from finetune.application.statements import NOT_PROMISED_OF_PROBABILITIES
 from finetune.domain.errors import InsufficientData, LeakageDetected
+from finetune.domain.labels import LabelSet
 from finetune.domain.splits import hash_order
 
 
@@ -105,6 +107,7 @@ class CalibrateProbabilities:
                 remedy="give more rows, or fewer of them to the map with -s validation=0.1",
             )
         label_set, costs = rows.labels.label_set(), None if labels is None else labels.costs
+        self._say_absent(rows, label_set, file.path)
         basis = Basis(rows.validation, *halves(rows.calibration, config.seed))
         with self.progress.task("setting map and thresholds", 1) as task:
             rng = np.random.default_rng(config.seed)
@@ -143,6 +146,17 @@ class CalibrateProbabilities:
         )
         self.stores(output.parent).write_json(output.name, certificate.document())
         return certificate
+
+    def _say_absent(self, rows: _Rows, labels: LabelSet, path: Path) -> None:
+        """Name the labels that no row has: perhaps their columns are no outcomes."""
+        met = {*np.unique(rows.validation.truth).tolist(), *np.unique(rows.calibration.truth).tolist()}
+        absent = [name for name in labels.names if labels.index(name) not in met]
+        if absent:
+            more = f" and {len(absent) - SHOWN:,} more" if len(absent) > SHOWN else ""
+            self.progress.say(
+                f"{path}: no row has the label {', '.join(map(repr, absent[:SHOWN]))}{more}; "
+                "is it an outcome, and are these rows like the cases to come?"
+            )
 
     def _rows(
         self,

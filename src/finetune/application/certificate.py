@@ -152,5 +152,5 @@ def read_certificate(document: Mapping[str, Any], where: str) -> Certificate:
         raise IntegrityError(
             f"this is no certificate of version 2: {'.'.join(map(str, first['loc']))}: {first['msg']}",
             where=where,
-            remedy=REMEDY,
+            remedy=f"{REMEDY}, or name the file that it wrote",
         ) from error

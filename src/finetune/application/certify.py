@@ -147,12 +147,16 @@ def certify_risk(
         )
     except InfeasibleGuarantee as error:
         if config.on_infeasible == "error":
+            few = n < (error.needed or 0)
+            least = f"at least {error.needed:,} such rows are needed, all answered rightly: " if few else ""
             raise InfeasibleGuarantee(
-                f"{error.what}, on the {n} calibration rows that this rests on "
+                f"{error.what}, on the {n:,} calibration rows that this rests on "
                 "(the other half sets the shortlists)",
                 where="risk",
                 seen=error.seen,
-                remedy=f"{error.remedy}; or set risk.on_infeasible: abstain, which hands everything over",
+                remedy=f"{least}calibrate with more rows, improve the model, or promise less: allow a "
+                f"greater risk.level than {config.level:g} or risk.delta than {config.delta:g}; "
+                "-s risk.on_infeasible=abstain hands everything over",
                 needed=error.needed,
             ) from error
         return InfeasibleRisk(

@@ -62,7 +62,7 @@ class EvaluateProbabilities:
         reading
             How the file is to be read, where it differs from the calibrated one.
         page
-            Whether to write the page.
+            Whether to write the page; without, that of an earlier evaluation is removed.
 
         Raises
         ------
@@ -101,6 +101,8 @@ class EvaluateProbabilities:
             task.advance()
         store = self.stores(output.parent)
         # An old page beside new numbers would mislead, should the new page not come about.
+        if not page and store.exists(beside):
+            self.progress.say(f"{output.with_name(beside)}: removed, for it showed an earlier evaluation")
         store.remove(beside)
         store.write_json(output.name, found.document())
         if page:

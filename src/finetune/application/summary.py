@@ -9,6 +9,13 @@ from finetune.application.wording import count, decimal, describe_estimate, leve
 
 Verdict = Literal["held", "doubtful", "broken", "info"]
 
+VERDICTS: Mapping[str, str] = {
+    "held": "Promise held here",
+    "doubtful": "With caution",
+    "broken": "Promise not held here",
+}
+"""The verdicts in words, so that nothing depends on seeing colours."""
+
 
 class Sentence(TypedDict):
     """One finding; ``verdict`` is ``info`` where nothing was promised."""
@@ -70,6 +77,9 @@ def _sets(document: Mapping[str, Any]) -> Sentence:
     if observed["value"] < band["low"]:
         text += expected + ": the test rows differ from the calibration rows."
         return {"topic": "sets", "verdict": "broken", "text": text}
+    if part["method"] == "topk":
+        text += expected + ", or more: `topk` has whole numbers of outcomes alone to choose from."
+        return {"topic": "sets", "verdict": "held", "text": text}
     text += expected + ": more is covered than chance explains, so the rows differ or scores are equal."
     return {"topic": "sets", "verdict": "doubtful", "text": text}
 

@@ -23,6 +23,7 @@ Scripts may rely on this table.
 from __future__ import annotations
 
 import json
+import math
 import sys
 import traceback
 from typing import Any
@@ -139,8 +140,19 @@ def document(error: BaseException) -> dict[str, Any]:
         "message": message(error),
     }
     if isinstance(error, FinetuneError):
-        facts |= {name: value for name, value in vars(error).items() if value is not None}
+        facts |= {name: _for_json(value) for name, value in vars(error).items() if value is not None}
     return {"error": facts}
+
+
+def _for_json(value: Any) -> Any:
+    """Return a value that JSON can hold: NaN and infinities, which it lacks, as text."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, list | tuple):
+        return [_for_json(part) for part in value]
+    if isinstance(value, dict):
+        return {str(name): _for_json(part) for name, part in value.items()}
+    return value
 
 
 def report(error: BaseException, *, as_json: bool, debug: bool, command_line: str) -> int:
@@ -149,7 +161,7 @@ def report(error: BaseException, *, as_json: bool, debug: bool, command_line: st
         traceback.print_exception(error)
     _complain(message(error, command_line))
     if as_json:
-        print(json.dumps(document(error), ensure_ascii=False, default=repr))
+        print(json.dumps(document(error), ensure_ascii=False, allow_nan=False, default=repr))
     return exit_code(error)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from textwrap import indent
 from typing import TYPE_CHECKING, Any
 
+from finetune.application.summary import VERDICTS
 from finetune.application.wording import count, decimal, describe_estimate, describe_map, percent, plural
 from finetune.cli.console import clock_text
 from finetune.cli.page import Page, Table, shorten
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 Document = Mapping[str, Any]
 TEXT_WIDTH = 48
 LABEL_WIDTH = 30
+OUTCOMES_WIDTH = 100
 MOST_LABELS = 20
 EXAMPLE_WIDTH = 600
 
@@ -104,16 +106,22 @@ def calibrated(document: Document, config: ProjectConfig, options: str) -> Page:
 
 def calibrated_probabilities(document: Document, output: Path, following: str) -> Page:
     """Return the page of a certificate of probabilities from a file."""
-    return _certificate(document, f"Calibrated {document['model']['source']}", (str(output),), following)
+    names = document["outcomes"]
+    listed = ("outcomes", f"{count(len(names))}: {shorten(', '.join(names), OUTCOMES_WIDTH)}")
+    title = f"Calibrated {document['model']['source']}"
+    return _certificate(document, title, (str(output),), following, listed)
 
 
-def _certificate(document: Document, title: str, written: tuple[str, ...], following: str) -> Page:
+def _certificate(
+    document: Document, title: str, written: tuple[str, ...], following: str, *first: tuple[str, str]
+) -> Page:
     fitted, sets, risk = document["map"], document["conformal"], document["selective"]
     answers = (
         f"{count(risk['answered'])}, {count(risk['errors'])} of them wrong" if risk["feasible"] else "none"
     )
     rows = "" if fitted["kind"] == "identity" else f", fitted on {plural(fitted['n'], 'row')}"
     facts = (
+        *first,
         ("calibration map", f"{describe_map(fitted)}{rows}"),
         ("shortlists", f"{sets['method']}, fitted on {plural(sets['n'], 'row')}"),
         ("answers", f"{answers}, of {plural(risk['n'], 'row')}"),
@@ -169,14 +177,15 @@ def _evaluation(document: Document, title: str, written: tuple[str, ...], follow
     promises = [
         item for item in document["summary"] if item["verdict"] != "info" or item["topic"] == "answers"
     ]
-    alarming = ("doubtful", "broken")
+    alarming = [item for item in promises if item["verdict"] in ("doubtful", "broken")]
+    broken = any(item["verdict"] == "broken" for item in alarming)
     return Page(
         title,
         facts,
-        said=tuple(item["text"] for item in promises if item["verdict"] not in alarming),
-        notes=tuple(item["text"] for item in promises if item["verdict"] in alarming),
+        said=tuple(item["text"] for item in promises if item not in alarming),
+        notes=tuple(f"{VERDICTS[item['verdict']]}. {item['text']}" for item in alarming),
         written=written,
-        then=(following,),
+        then=() if broken else (following,),  # nobody is told to decide by a promise that has just failed
     )
 
 

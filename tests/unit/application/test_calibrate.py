@@ -96,8 +96,9 @@ def test_calibrating_twice_gives_the_same_certificate():
 
 def test_five_calibration_rows_give_whole_sets_and_no_promise_of_an_error():
     world = make_world(sizes={"calibration": 5})
-    with pytest.raises(InfeasibleGuarantee, match=r"risk\.on_infeasible: abstain") as caught:
+    with pytest.raises(InfeasibleGuarantee, match=r"risk\.on_infeasible=abstain") as caught:
         world.calibrate()
+    assert f"at least {caught.value.needed} such rows are needed" in caught.value.remedy
     assert caught.value.needed >= 22
     assert not world.run.exists("calibration.json")
 

@@ -574,3 +574,23 @@ def test_results_are_not_written_over_what_they_are_made_from(calibrated):
     for output in (path, Path("out/certificate.yaml")):
         with pytest.raises(InvalidInput, match="JSON"):
             world.calibrate(path, output=output)
+
+
+def test_more_coverage_than_promised_is_no_doubt_where_ranks_are_whole():
+    """The truth has rank 1, 2 or 3 in 50, 30 and 20 % of rows; two outcomes cover 0.8 where 0.7 is asked."""
+    world, n = ProbabilityWorld(), 4000
+    ranks = world.rng.choice(3, size=n, p=[0.5, 0.3, 0.2])
+    rows = {"emergency": [0.5] * n, "routine": [0.3] * n, "refill": [0.2] * n}
+    labels = [NAMES[rank] for rank in ranks]
+    settings = {"conformal": {"method": "topk", "alpha": 0.3}, "risk": {"level": 0.7}}
+    half = n // 2
+    for name, part in (("cal.csv", slice(half)), ("test.csv", slice(half, n))):
+        ids = [f"{name}-{i}" for i in range(half)]
+        table = {"id": ids, "label": labels[part], **{key: column[part] for key, column in rows.items()}}
+        world.put(name, table)
+    world.calibrate(Path("in/cal.csv"), **settings)
+    found = world.evaluate(Path("in/test.csv")).document()
+    assert found["coverage"]["observed"]["value"] > found["coverage"]["band"]["high"]
+    [said] = [item for item in found["summary"] if item["topic"] == "sets"]
+    assert said["verdict"] == "held"
+    assert said["text"].endswith("or more: `topk` has whole numbers of outcomes alone to choose from.")

@@ -65,6 +65,11 @@ def test_a_deliberate_error_is_one_message_and_its_code(
     assert "Traceback" not in result.output
 
 
+def test_what_json_lacks_is_text() -> None:
+    error = errors.InvalidInput("it is wrong", seen=[(1.5, float("nan")), {"a": float("-inf")}])
+    assert exits.document(error)["error"]["seen"] == [[1.5, "nan"], {"a": "-inf"}]
+
+
 def test_json_errors_are_one_object_on_stdout(invoke: Invoke, container: Container) -> None:
     container.train.override(
         fail_with(errors.InfeasibleGuarantee("too few", where="calibration", seen=3, remedy="add", needed=22))

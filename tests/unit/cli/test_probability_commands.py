@@ -149,6 +149,40 @@ def test_labels_costs_and_other_columns(files: Path, invoke: Invoke) -> None:
     assert "cost of a case" in page
 
 
+def test_a_promise_that_fails_is_said_and_leads_nowhere(files: Path, invoke: Invoke) -> None:
+    succeed(invoke(*CALIBRATE, "-q"))
+    turned = [[name, NAMES[NAMES.index(label) - 1], *p] for name, label, *p in rows("turned", 300, 7)]
+    write(files / "turned.csv", turned)
+    page = succeed(invoke("evaluate", "--probabilities", "turned.csv")).stdout
+    assert "Note: Promise not held here. Of 300 test cases" in page
+    assert "Next: " not in page
+
+
+def test_a_column_that_is_never_right_is_said(files: Path, invoke: Invoke) -> None:
+    lines = [[*line, "0"] for line in rows("cal", 1500, 1)]
+    write(files / "wide.csv", lines, ("id", "label", *NAMES, "is_retrained"))
+    result = succeed(invoke("calibrate", "--probabilities", "wide.csv", "-s", "risk.level=0.2"))
+    assert "wide.csv: no row has the label 'is_retrained'; is it an outcome" in result.stderr
+    assert "outcomes         4: emergency, routine, refill, is_retrained\n" in result.stdout
+    assert "no row has the label" not in succeed(invoke(*CALIBRATE)).stderr
+
+
+def test_a_page_of_other_numbers_is_removed_and_that_is_said(files: Path, invoke: Invoke) -> None:
+    succeed(invoke(*CALIBRATE, "-q"))
+    succeed(invoke("evaluate", "--probabilities", "test.csv"))
+    command = ("evaluate", "--probabilities", "test.csv", "--no-report")
+    assert "evaluation.html: removed" in succeed(invoke(*command)).stderr
+    assert not (files / "evaluation.html").exists()
+    assert "removed" not in succeed(invoke(*command)).stderr
+
+
+def test_an_error_about_nan_is_json_all_the_same(files: Path, invoke: Invoke) -> None:
+    (files / "bad.csv").write_text(HEAD + "1,routine,0.1,nan,0.1\n")
+    printed = invoke("calibrate", "--probabilities", "bad.csv", "--json").stdout
+    error = json.loads(printed, parse_constant=pytest.fail)["error"]
+    assert error["seen"] == "nan"
+
+
 def test_validation_rows_of_their_own(files: Path, invoke: Invoke) -> None:
     write(files / "val.csv", rows("val", 300, 5))
     page = succeed(invoke(*CALIBRATE, "--validation", "val.csv")).stdout

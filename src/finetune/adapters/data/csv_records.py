@@ -11,6 +11,9 @@ from typing import NamedTuple
 from finetune.adapters.data.lines import numbered_lines, printable
 from finetune.domain.errors import InvalidInput
 
+# Separators other than the comma, by which a header in one piece is told.
+_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
+
 
 class Record(NamedTuple):
     """The fields of one record, as many as the header has; ``raw`` is what stood there."""
@@ -86,10 +89,23 @@ class CsvRecords:
                 where=f"{path}:1",
                 remedy="the first line of a CSV file must name its columns",
             ) from error
+        if len(self.header) == 1:
+            self._refuse_separator(self.header[0], path)
         twice = sorted({name for name in self.header if self.header.count(name) > 1})
         if twice:
             raise InvalidInput(
                 "columns have the same name", where=f"{path}:1", seen=twice, remedy="rename one of them"
+            )
+
+    @staticmethod
+    def _refuse_separator(header: str, path: Path) -> None:
+        found = next((name for mark, name in _SEPARATORS.items() if mark in header), None)
+        if found is not None:
+            raise InvalidInput(
+                f"the columns are separated by {found}, not by commas",
+                where=f"{path}:1",
+                seen=header,
+                remedy="save the file with commas between the columns and points in decimal numbers",
             )
 
     def __iter__(self) -> Iterator[Record | Broken]:

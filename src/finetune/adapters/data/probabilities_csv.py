@@ -57,7 +57,9 @@ def _numbers(
 ) -> list[float] | None:
     fields = record.fields
     if is_broken(record.raw):
-        problems.add(f"{path}:{record.line}", "not valid UTF-8", printable(record.raw))
+        problems.add(
+            f"{path}:{record.line}", "not valid UTF-8: save the file in this encoding", printable(record.raw)
+        )
         return None
     try:
         return [float(fields[position]) for position in chosen.outcomes]

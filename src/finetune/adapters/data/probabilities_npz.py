@@ -81,7 +81,7 @@ def _which(arrays: Mapping[str, NDArray[Any]], file: ProbabilityFile) -> Inputs:
             else f"exactly one array must be called {', '.join(SCORES[:-1])} or {SCORES[-1]}",
             where=str(file.path),
             seen=sorted(arrays),
-            remedy="name the array of scores by what it holds, or choose one with --inputs",
+            remedy="choose one with --inputs" if found else "name the array of scores by what it holds",
         )
     return found[0]
 

@@ -10,8 +10,8 @@ from finetune.domain.errors import InvalidInput
 from finetune.domain.labels import ABSTAIN, closest
 
 DEFAULT_ID = ProbabilityFile.id
-METADATA = ("text", "split")
-"""Columns that are no outcomes even where nothing says which are."""
+METADATA = ("text", "split", "__index_level_0__")
+"""Columns that are no outcomes even where nothing says which are; the last is an index that pandas wrote."""
 
 
 class Chosen(NamedTuple):
@@ -52,12 +52,19 @@ def choose_outcomes(header: Sequence[str], file: ProbabilityFile, where: str) ->
         return [header.index(name) for name in file.outcomes]
     others = {file.label, file.id, *METADATA}
     left = [position for position, name in enumerate(header) if name not in others]
+    if any(not header[position].strip() for position in left):
+        raise InvalidInput(
+            "a column has no name",
+            where=where,
+            seen=list(header),
+            remedy="name it or leave it out; the index of a pandas table stays out with index=False",
+        )
     if len(left) < 2:
         raise InvalidInput(
             "at least two columns of probabilities are needed",
             where=where,
             seen=list(header),
-            remedy="give every outcome a column; a table must be separated by commas",
+            remedy="give every outcome a column",
         )
     return left
 

@@ -9,13 +9,11 @@ from typing import Any
 
 from finetune.adapters.reports.figures import draw_reliability, draw_risk_coverage, draw_set_sizes
 from finetune.application import wording
+from finetune.application.summary import VERDICTS
 from finetune.domain.errors import MissingExtra
 
 LARGEST_MATRIX = 25
 """Decisions beyond which the table of all decisions is left out of the page."""
-
-# The verdict is said in words as well, so that nothing depends on seeing colours.
-VERDICTS = {"held": "Promise held here", "doubtful": "With caution", "broken": "Promise not held here"}
 
 REASONS = {
     "model_abstained": "the model itself found it undecidable or out of scope",
