@@ -7,6 +7,7 @@ of a saturated model all sit at 0 and 1.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +24,6 @@ from finetune.domain.checks import (
     sum_tolerance,
 )
 from finetune.domain.errors import InvalidInput
-from finetune.domain.parallel import in_parts
 
 INPUTS = ("probabilities", "log_probabilities", "logits")
 _ROUNDING = 1e-12
@@ -99,6 +99,45 @@ def checked_rows(
     >>> checked_rows(np.array([[0.2, 0.8]], dtype=np.float32)).dtype
     dtype('float32')
     """
+    reader = open_rows(values, inputs=inputs, name=name)
+    for block in row_blocks(reader.rows):
+        reader.read(block)
+    return reader.rows
+
+
+class RowReader(NamedTuple):
+    """Rows that are checked as they are read, while they are in the processor's cache.
+
+    Parameters
+    ----------
+    rows
+        Shape (n, K), as :func:`checked_rows` returns them, not checked yet.
+    inputs, name
+        As there.
+    tolerance
+        How far from 1 a row of probabilities may sum.
+    """
+
+    rows: Numbers
+    inputs: str
+    name: str
+    tolerance: float
+
+    def read(self, block: slice) -> Numbers:
+        """Check some of the rows and return them."""
+        part = self.rows[block]
+        if self.inputs == "logits":
+            _check_logits(part, self.name, block.start)
+        else:
+            logarithms = self.inputs == "log_probabilities"
+            _check_normalised(part, self.tolerance, self.name, block.start, logarithms=logarithms)
+        return part
+
+
+def open_rows(
+    values: npt.ArrayLike, *, inputs: str = "probabilities", name: str = "probabilities"
+) -> RowReader:
+    """Check type and shape of rows over labels now, and the rows themselves as they are read."""
     as_choice(inputs, INPUTS, name="inputs")
     array = as_numbers(values, name)
     if array.ndim != 2 or array.shape[1] < 2:
@@ -113,17 +152,7 @@ def checked_rows(
     kept = np.float32 if array.dtype.kind not in "iu" and array.dtype.itemsize <= 4 else np.float64
     with np.errstate(over="ignore", invalid="ignore"):
         rows: Numbers = np.asarray(array, dtype=kept, order="C")
-
-    def check(part: slice) -> None:
-        for block in row_blocks(rows, part=part):
-            if inputs == "logits":
-                _check_logits(rows[block], name, block.start)
-            else:
-                logarithms = inputs == "log_probabilities"
-                _check_normalised(rows[block], tolerance, name, block.start, logarithms=logarithms)
-
-    in_parts(rows.shape, check)
-    return rows
+    return RowReader(rows, inputs, name, tolerance)
 
 
 def as_log_probabilities(
@@ -156,11 +185,10 @@ def to_log(rows: Numbers, inputs: str) -> FloatArray:
         return np.asarray(np.log(floats))
 
 
-def row_blocks(rows: Numbers, cells: int = _BLOCK_CELLS, part: slice = slice(None)) -> Iterator[slice]:
-    """Slices of rows, or of a part of them, so small that temporary arrays stay in the processor's cache."""
-    start, stop, _ = part.indices(len(rows))
+def row_blocks(rows: Numbers, cells: int = _BLOCK_CELLS) -> Iterator[slice]:
+    """Slices of rows small enough that the temporary arrays of one stay in the processor's cache."""
     step = max(1, cells // rows.shape[1])
-    return (slice(first, min(first + step, stop)) for first in range(start, stop, step))
+    return (slice(start, min(start + step, len(rows))) for start in range(0, len(rows), step))
 
 
 def _check_logits(rows: Numbers, name: str, start: int) -> None:

@@ -20,8 +20,7 @@ from finetune.domain.checks import (
     sum_tolerance,
 )
 from finetune.domain.errors import InvalidInput
-from finetune.domain.parallel import in_parts
-from finetune.domain.probabilities import checked_rows, row_blocks
+from finetune.domain.probabilities import checked_rows, open_rows, row_blocks
 
 _BLOCK_CELLS = 1 << 18
 # Few enough that a plain running sum over one block, as numpy.bincount makes it, keeps 12 digits.
@@ -74,18 +73,17 @@ def confidence_blocks(y_prob: npt.ArrayLike, y_true: npt.ArrayLike) -> Iterator[
         for block in blocks(len(events), 1):
             yield events[block], flags[block]
         return
-    rows, labels = checked_pair(array, y_true)
-    confidence, hits = np.empty(len(rows), rows.dtype), np.empty(len(rows), np.bool_)
-
-    def find(part: slice) -> None:
-        for block in row_blocks(rows, part=part):
-            predicted = rows[block].argmax(axis=1)
-            confidence[block] = rows[block][np.arange(len(predicted)), predicted]
-            np.equal(labels[block], predicted, out=hits[block])
-
-    in_parts(rows.shape, find)
+    reader = open_rows(array, name="y_prob")
+    n, n_labels = reader.rows.shape
+    labels = as_labels(y_true, n_rows=n, n_labels=n_labels, name="y_true")
+    confidence, hits = np.empty(n, reader.rows.dtype), np.empty(n, np.bool_)
+    for block in row_blocks(reader.rows):
+        part = reader.read(block)
+        predicted = part.argmax(axis=1)
+        confidence[block] = part[np.arange(len(part)), predicted]
+        np.equal(labels[block], predicted, out=hits[block])
     np.minimum(confidence, 1.0, out=confidence)
-    for block in blocks(len(rows), 1):
+    for block in blocks(n, 1):
         yield confidence[block], hits[block]
 
 

@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 
 from finetune.domain.checks import BoolArray, FloatArray, IntArray, Numbers
-from finetune.domain.parallel import in_parts
 from finetune.domain.probabilities import row_blocks
 
 _BLOCK_CELLS = 1 << 15
@@ -59,7 +58,7 @@ class Score(ABC):
 
     Rows are what ``checked_rows(values, inputs=score.inputs)`` returned, labels what ``as_labels`` did, u one
     uniform number in [0, 1) a row, shared by its labels, or None for the deterministic form.  All methods
-    go through the rows in blocks, on several cores, and need little memory beside what they return.
+    go through the rows in blocks and need little memory beside what they return.
 
     Parameters
     ----------
@@ -167,10 +166,7 @@ def _least_probability(thresholds: FloatArray) -> FloatArray:
 def _each_block(
     rows: Numbers, u: FloatArray | None, work: Callable[[slice, FloatArray | None], None]
 ) -> None:
-    def run(part: slice) -> None:
-        for block in row_blocks(rows, _BLOCK_CELLS, part):
-            # Infinite scores and sums that underflow are meant, whatever the caller's numpy settings say.
-            with np.errstate(all="ignore"):
-                work(block, None if u is None else u[block])
-
-    in_parts(rows.shape, run)
+    # Infinite scores and sums that underflow are meant, whatever the caller's numpy settings say.
+    with np.errstate(all="ignore"):
+        for block in row_blocks(rows, _BLOCK_CELLS):
+            work(block, None if u is None else u[block])
