@@ -11,7 +11,9 @@ import argparse
 import datetime
 import os
 import platform
+import shlex
 import statistics
+import sys
 import tempfile
 from importlib.metadata import version
 from pathlib import Path
@@ -32,7 +34,7 @@ Results = dict[str, Measurement | str]
 PAGE = """\
 # Benchmarks
 
-Written by `make benchmarks` on {date}. The numbers hold for one machine: {processor}, {cores} cores,
+Written by `python -m benchmarks {arguments}` on {date}. The numbers hold for one machine: {processor}, {cores} cores,
 {system}, Python {python}; {versions}.
 
 Calibrate on n rows and predict for n others (rows x labels, float32 probabilities, alpha = {alpha:g}; RAPS
@@ -175,6 +177,7 @@ def verdict(task: str, n: int, n_labels: int, results: Results) -> list[str]:
 def header(options: argparse.Namespace) -> list[str]:
     cpu_info = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     return PAGE.format(
+        arguments=shlex.join(sys.argv[1:]),
         date=datetime.date.today(),
         processor=cpu_info.partition("model name")[2].partition("\n")[0].lstrip("\t: "),
         cores=os.cpu_count(),
