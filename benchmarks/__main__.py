@@ -34,8 +34,8 @@ Results = dict[str, Measurement | str]
 PAGE = """\
 # Benchmarks
 
-Written by `python -m benchmarks {arguments}` on {date}. The numbers hold for one machine: {processor}, {cores} cores,
-{system}, Python {python}; {versions}.
+Written by `python -m benchmarks {arguments}` on {date}. The numbers hold
+for one machine: {processor}, {cores} cores, {system}, Python {python}; {versions}.
 
 Calibrate on n rows and predict for n others (rows x labels, float32 probabilities, alpha = {alpha:g}; RAPS
 with penalty {penalty:g} and k_reg {k_reg}), or take the ECE of n rows ({n_bins} bins).
