@@ -12,7 +12,8 @@ import pytest
 
 ENTRY = "from finetune.cli.main import run\nrun()"
 WAITING = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 from finetune.cli.main import app
 from finetune.container import Container
 container = Container()
