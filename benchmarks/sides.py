@@ -18,11 +18,23 @@ from benchmarks.peers import Array, Identity, mapie_classifier, torchcp, torchcp
 ALPHA = 0.1
 PENALTY, K_REG = 0.01, 2
 N_BINS = 15
+Rows = Any  # an array, or one that was checked before
 Run = Callable[[], Any]
-Side = Callable[[Array, Array, Array, Array], Run]
+Side = Callable[[Rows, Array, Rows, Array], Run]
 
 
-def ours(method: str, cal: Array, cal_labels: Array, new: Array, _: Array, **options: float) -> Run:
+def checked(side: Side) -> Side:
+    """The same side with rows that were checked before, as a service has them that uses them repeatedly."""
+
+    def make(cal: Array, cal_labels: Array, new: Array, new_labels: Array) -> Run:
+        from finetune.domain import CheckedRows
+
+        return side(CheckedRows(cal), cal_labels, CheckedRows(new), new_labels)
+
+    return make
+
+
+def ours(method: str, cal: Rows, cal_labels: Array, new: Rows, _: Array, **options: float) -> Run:
     from finetune.domain.conformal import ConformalPredictor
 
     def run() -> Array:
@@ -31,13 +43,13 @@ def ours(method: str, cal: Array, cal_labels: Array, new: Array, _: Array, **opt
     return run
 
 
-def ours_by_class(cal: Array, cal_labels: Array, new: Array, _: Array) -> Run:
+def ours_by_class(cal: Rows, cal_labels: Array, new: Rows, _: Array) -> Run:
     from finetune.domain.conformal import ClassConditionalPredictor
 
     return lambda: ClassConditionalPredictor("lac").calibrate(cal, cal_labels, ALPHA).predict(new)
 
 
-def ours_ece(_: Array, __: Array, new: Array, new_labels: Array) -> Run:
+def ours_ece(_: Rows, __: Array, new: Rows, new_labels: Array) -> Run:
     from finetune.domain.calibration import compute_ece
 
     return lambda: compute_ece(new, new_labels, N_BINS)
@@ -169,10 +181,11 @@ def _quantile(scores: Array) -> float:
     return float(np.partition(scores, rank - 1)[rank - 1]) if rank <= len(scores) else math.inf
 
 
-OURS, NUMPY = "finetune", "numpy"
+OURS, CHECKED, NUMPY = "finetune", "finetune, rows checked before", "numpy"
 TASKS: dict[str, dict[str, Side]] = {
     "lac": {
         OURS: partial(ours, "lac"),
+        CHECKED: checked(partial(ours, "lac")),
         NUMPY: numpy_lac,
         "TorchCP": partial(torchcp_sets, "LAC"),
         "MAPIE": partial(mapie_sets, "lac"),
@@ -180,24 +193,28 @@ TASKS: dict[str, dict[str, Side]] = {
     },
     "aps": {
         OURS: partial(ours, "aps"),
+        CHECKED: checked(partial(ours, "aps")),
         NUMPY: numpy_aps,
         "TorchCP": partial(torchcp_sets, "APS", randomized=False),
         "MAPIE": partial(mapie_sets, "aps"),
     },
     "raps": {
         OURS: partial(ours, "raps", penalty=PENALTY, k_reg=K_REG),
+        CHECKED: checked(partial(ours, "raps", penalty=PENALTY, k_reg=K_REG)),
         NUMPY: partial(numpy_aps, penalty=PENALTY),
         "TorchCP": partial(torchcp_sets, "RAPS", randomized=False, penalty=PENALTY, kreg=K_REG),
         "MAPIE": partial(mapie_sets, "raps"),
     },
     "class-conditional": {
         OURS: ours_by_class,
+        CHECKED: checked(ours_by_class),
         NUMPY: numpy_by_class,
         "TorchCP": partial(torchcp_sets, "LAC", kind="ClassConditionalPredictor"),
         "crepes": partial(crepes_sets, class_cond=True),
     },
     "ece": {
         OURS: ours_ece,
+        CHECKED: checked(ours_ece),
         NUMPY: numpy_ece,
         "torchmetrics": torchmetrics_ece,
         "netcal": netcal_ece,

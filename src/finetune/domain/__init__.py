@@ -97,6 +97,7 @@ from finetune.domain.errors import (
 from finetune.domain.examples import Example
 from finetune.domain.labels import ABSTAIN, Abstention, Label, LabelSet
 from finetune.domain.parsing import ParsedAnswer, parse_answer
+from finetune.domain.probabilities import CheckedRows
 from finetune.domain.prompts import PromptFormat, answer_text, default_prompt
 from finetune.domain.risk import (
     CostThreshold,
@@ -148,6 +149,7 @@ __all__ = [
     "BrierAccumulator",
     "BrierParts",
     "CalibrationMap",
+    "CheckedRows",
     "ClassConditionalPredictor",
     "ClasswiseAccumulator",
     "ClasswiseBins",

@@ -10,6 +10,8 @@ from finetune.domain.checks import BoolArray, FloatArray, IntArray, Numbers
 from finetune.domain.sums import Sums
 
 BINNINGS = ("width", "mass")
+# Few enough that a plain running sum over so many rows, as numpy.bincount makes it, keeps 12 digits.
+_PART = 4096
 
 
 def equal_width(n_bins: int) -> FloatArray:
@@ -70,15 +72,19 @@ class BinSums:
     def add_events(self, p: Numbers, happened: BoolArray, edges: FloatArray) -> None:
         """Add rows of the only event: probabilities and whether it happened, shape (m,)."""
         size, weights = self.counts.size, p.astype(np.float64, copy=False)
+        # A part of the rows for each part of the cells, and in it the rows whose event did not happen first.
+        parts = -(-len(p) // _PART)
         cells = bin_index(p, edges)
-        # Rows whose event did not happen, then those whose did.
-        halves = cells + size * happened
-        counts = np.bincount(halves, minlength=2 * size).reshape(2, 1, size)
-        sums = np.bincount(halves, weights=weights, minlength=2 * size).reshape(2, 1, size)
-        squares = np.bincount(cells, weights=weights * weights, minlength=size).reshape(1, size)
+        cells += size * happened
+        for part in range(1, parts):
+            cells[part * _PART : (part + 1) * _PART] += 2 * size * part
+        shape = (parts, 2, 1, size)
+        counts = np.bincount(cells, minlength=2 * size * parts).reshape(shape).sum(axis=0)
+        sums = np.bincount(cells, weights=weights, minlength=2 * size * parts).reshape(shape).sum(axis=0)
+        squares = np.bincount(cells, weights=weights * weights, minlength=2 * size * parts)
         self.counts[...] += counts[0] + counts[1]
         self.hits[...] += counts[1]
-        self.sums.add(np.stack([sums[0] + sums[1], squares, sums[1]]))
+        self.sums.add(np.stack([sums[0] + sums[1], squares.reshape(shape).sum(axis=(0, 1)), sums[1]]))
 
     def add_rows(self, rows: Numbers, labels: IntArray, edges: FloatArray) -> None:
         """Add rows over labels, shape (m, K), with ends of bins of shape (n_bins + 1,) or (K, n_bins + 1)."""

@@ -20,11 +20,14 @@ from finetune.domain.checks import (
     sum_tolerance,
 )
 from finetune.domain.errors import InvalidInput
-from finetune.domain.probabilities import checked_rows, open_rows, row_blocks
+from finetune.domain.probabilities import Peaks, checked_rows, open_rows, row_blocks
 
 _BLOCK_CELLS = 1 << 18
 # Few enough that a plain running sum over one block, as numpy.bincount makes it, keeps 12 digits.
 _BLOCK_ROWS = 4096
+_EVENT_ROWS = 4 * _BLOCK_ROWS
+# Half of the largest sum that a row may have by the rounding of its type.
+_HALF = 0.51
 
 
 def confidence_and_hits(y_prob: npt.ArrayLike, y_true: npt.ArrayLike) -> tuple[FloatArray, BoolArray]:
@@ -65,26 +68,36 @@ def joined_confidence(y_prob: npt.ArrayLike, y_true: npt.ArrayLike) -> tuple[Num
 
 
 def confidence_blocks(y_prob: npt.ArrayLike, y_true: npt.ArrayLike) -> Iterator[tuple[Numbers, BoolArray]]:
-    """Yield the confidences and hits of a few thousand rows at a time; all rows are checked before."""
+    """Yield the confidences and hits of some thousand rows at a time; all rows are checked before."""
     array = as_array(y_prob, "y_prob")
     if array.ndim == 1:
         events = checked_events(array, name="y_prob")
         flags = as_flags(y_true, n_rows=len(events), name="y_true")
-        for block in blocks(len(events), 1):
+        for block in event_blocks(len(events)):
             yield events[block], flags[block]
         return
-    reader = open_rows(array, name="y_prob")
+    reader = open_rows(y_prob, name="y_prob")
     n, n_labels = reader.rows.shape
     labels = as_labels(y_true, n_rows=n, n_labels=n_labels, name="y_true")
     confidence, hits = np.empty(n, reader.rows.dtype), np.empty(n, np.bool_)
-    for block in row_blocks(reader.rows):
-        part = reader.read(block)
-        predicted = part.argmax(axis=1)
-        confidence[block] = part[np.arange(len(part)), predicted]
-        np.equal(labels[block], predicted, out=hits[block])
+    for block in row_blocks(reader.rows, bytes_made=5):
+        peaks = reader.read_peaks(block)
+        confidence[block] = peaks.maxima
+        hits[block] = _predicted(peaks, labels[block])
     np.minimum(confidence, 1.0, out=confidence)
-    for block in blocks(n, 1):
+    for block in event_blocks(n):
         yield confidence[block], hits[block]
+
+
+def _predicted(peaks: Peaks, labels: IntArray) -> BoolArray:
+    """Whether the label of each row is the predicted one: the first that has the maximum."""
+    rows, maxima, unique = peaks
+    hits: BoolArray = rows.ravel().take(np.arange(0, rows.size, rows.shape[1]) + labels) == maxima
+    if not unique:
+        # Only half of the mass or less can be the maximum of two labels.
+        unsure = np.flatnonzero(hits & (maxima <= _HALF))
+        hits[unsure] = rows[unsure].argmax(axis=1) == labels[unsure]
+    return hits
 
 
 def checked_pair(
@@ -100,8 +113,11 @@ def claimed_confidence(y_prob: npt.ArrayLike) -> Numbers:
     array = as_array(y_prob, "y_prob")
     if array.ndim == 1:
         return checked_events(array, name="y_prob")
-    largest: Numbers = checked_rows(array, name="y_prob").max(axis=1)
-    return np.minimum(largest, 1.0)
+    reader = open_rows(y_prob, name="y_prob")
+    largest = np.empty(len(reader.rows), reader.rows.dtype)
+    for block in row_blocks(reader.rows, bytes_made=5):
+        np.minimum(reader.read_peaks(block).maxima, 1.0, out=largest[block])
+    return largest
 
 
 def checked_events(values: npt.ArrayLike, *, name: str) -> Numbers:
@@ -121,7 +137,7 @@ def checked_events(values: npt.ArrayLike, *, name: str) -> Numbers:
     with np.errstate(over="ignore", invalid="ignore"):
         events: Numbers = np.asarray(array, dtype=kept)
     high = 1.0 + sum_tolerance(array)
-    for block in blocks(len(events), 1):
+    for block in event_blocks(len(events)):
         part = events[block]
         reject_first(
             ~((part >= 0.0) & (part <= high)),
@@ -138,3 +154,8 @@ def blocks(n_rows: int, n_columns: int) -> Iterator[slice]:
     """Slices of rows whose temporary arrays stay in the processor's cache."""
     step = max(1, min(_BLOCK_ROWS, _BLOCK_CELLS // n_columns))
     return (slice(start, min(start + step, n_rows)) for start in range(0, n_rows, step))
+
+
+def event_blocks(n_rows: int) -> Iterator[slice]:
+    """Slices of rows of which few numbers each are computed."""
+    return (slice(start, min(start + _EVENT_ROWS, n_rows)) for start in range(0, n_rows, _EVENT_ROWS))

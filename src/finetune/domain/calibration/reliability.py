@@ -17,7 +17,7 @@ from finetune.domain.calibration.bin_errors import (
     root_mean_square_error,
 )
 from finetune.domain.calibration.bins import BINNINGS, BinSums, equal_mass, equal_width
-from finetune.domain.calibration.confidence import blocks, confidence_blocks, joined_confidence
+from finetune.domain.calibration.confidence import confidence_blocks, event_blocks, joined_confidence
 from finetune.domain.checks import FloatArray, IntArray, as_choice, as_count
 from finetune.domain.errors import InvalidInput
 
@@ -75,7 +75,7 @@ def reliability_bins(
     else:
         confidence, hits = joined_confidence(y_prob, y_true)
         edges = equal_mass(confidence, n_bins)
-        for block in blocks(len(hits), 1):
+        for block in event_blocks(len(hits)):
             sums.add_events(confidence[block], hits[block], edges)
     return bins_of_event(sums, 0, edges)
 

@@ -20,6 +20,7 @@ from finetune.domain.conformal.quantile import CoverageLaw, conformal_rank, fewe
 from finetune.domain.errors import CoverageWarning, InvalidInput
 
 _SHOWN = 10
+_PART = 1 << 16
 
 
 class Category(NamedTuple):
@@ -98,12 +99,13 @@ def calibrate_categories(
     >>> calibrate_categories(np.array([0.3, 0.1, 0.2]), np.array([0, 0, 1]), ["a", "b"], 0.4)
     (Category(name='a', n=2, rank=2, threshold=0.3), Category(name='b', n=1, rank=2, threshold=inf))
     """
-    order = np.argsort(codes.astype(np.min_scalar_type(len(names))), kind="stable")
     counts = np.bincount(codes, minlength=len(names))
+    ends = np.cumsum(counts)
+    grouped = _grouped(scores, codes, ends - counts)
     found = []
-    for name, n, end in zip(names, counts.tolist(), np.cumsum(counts).tolist(), strict=True):
+    for name, n, end in zip(names, counts.tolist(), ends.tolist(), strict=True):
         rank = _rank(n, alpha)
-        found.append(Category(name, n, rank, kth_smallest(scores[order[end - n : end]], rank)))
+        found.append(Category(name, n, rank, kth_smallest(grouped[end - n : end], rank)))
     return tuple(found)
 
 
@@ -172,6 +174,21 @@ def shorten(names: Sequence[int | str]) -> str:
     """
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return ", ".join(map(str, names[:_SHOWN])) + more
+
+
+def _grouped(scores: FloatArray, codes: IntArray, starts: IntArray) -> FloatArray:
+    """Scores category by category, from these places on; in parts, for an order takes the room of scores."""
+    grouped, free = np.empty_like(scores), starts.copy()
+    small = np.min_scalar_type(len(starts))
+    for start in range(0, len(scores), _PART):
+        part = codes[start : start + _PART]
+        order = np.argsort(part.astype(small), kind="stable")
+        counts = np.bincount(part, minlength=len(starts))
+        # How far each category's free place lies behind its first one of this part.
+        ahead = free - (np.cumsum(counts) - counts)
+        grouped[np.arange(len(part)) + ahead[part[order]]] = scores[start : start + _PART][order]
+        free += counts
+    return grouped
 
 
 def _rank(n: int, alpha: float) -> int:

@@ -133,5 +133,6 @@ class MondrianPredictor(ScoringPredictor, ABC):
         return k, labels, self._scorer.score.of_labels(rows, labels, self._scorer.draws(n))
 
     def _label_sets(self, test_probs: npt.ArrayLike, thresholds: FloatArray) -> BoolArray:
-        rows = self._scorer.rows(test_probs, name="test_probs", n_labels=self.calibration.n_labels)
-        return self._scorer.score.label_sets(rows, thresholds, self._scorer.draws(len(rows)))
+        return self._scorer.label_sets(
+            test_probs, thresholds, name="test_probs", n_labels=self.calibration.n_labels
+        )

@@ -187,8 +187,7 @@ class CostControlledPredictor(ScoringPredictor):
         InvalidInput
             If the predictor is not calibrated or the input is not as above.
         """
-        rows = self._scorer.rows(test_probs, name="test_probs", n_labels=len(self.miss_cost))
-        return self._scorer.score.sets(rows, self.threshold, self._scorer.draws(len(rows)))
+        return self._scorer.sets(test_probs, self.threshold, name="test_probs", n_labels=len(self.miss_cost))
 
     @property
     def miss_cost(self) -> FloatArray:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from finetune.domain.checks import FloatArray, Numbers, as_generator
+from finetune.domain.checks import BoolArray, FloatArray, Numbers, as_generator
 from finetune.domain.conformal.scores import Score, make_score
 from finetune.domain.errors import InvalidInput
-from finetune.domain.probabilities import checked_rows
+from finetune.domain.probabilities import RowReader, open_rows
+
+_Thresholds = TypeVar("_Thresholds", float | FloatArray, FloatArray)
 
 
 class RowScorer:
@@ -61,18 +63,40 @@ class RowScorer:
 
     def rows(self, values: npt.ArrayLike, *, name: str, n_labels: int | None = None) -> Numbers:
         """Check rows, and that they have the labels of the calibration rows."""
-        rows = checked_rows(values, inputs=self.score.inputs, name=name)
-        if n_labels is not None and rows.shape[1] != n_labels:
-            raise InvalidInput(
-                f"the predictor was calibrated with {n_labels} labels",
-                seen=rows.shape,
-                remedy="pass the same label set, in the same order",
-            )
-        return rows
+        return self._open(values, name, n_labels).read_all()
+
+    def sets(
+        self, values: npt.ArrayLike, thresholds: float | FloatArray, *, name: str, n_labels: int
+    ) -> BoolArray:
+        """Check rows and give their labels with a score of at most the threshold of the row."""
+        return self.score.sets(*self._to_predict(values, thresholds, name, n_labels))
+
+    def label_sets(
+        self, values: npt.ArrayLike, thresholds: FloatArray, *, name: str, n_labels: int
+    ) -> BoolArray:
+        """Check rows and give their labels with a score of at most the threshold of the label."""
+        return self.score.label_sets(*self._to_predict(values, thresholds, name, n_labels))
 
     def draws(self, n: int) -> FloatArray | None:
         """One uniform number for each of n rows, or None if the scores are deterministic."""
         return None if self._rng is None else self._rng.random(n)
+
+    def _open(self, values: npt.ArrayLike, name: str, n_labels: int | None) -> RowReader:
+        reader = open_rows(values, inputs=self.score.inputs, name=name)
+        if n_labels is not None and reader.rows.shape[1] != n_labels:
+            raise InvalidInput(
+                f"the predictor was calibrated with {n_labels} labels",
+                seen=reader.rows.shape,
+                remedy="pass the same label set, in the same order",
+            )
+        return reader
+
+    def _to_predict(
+        self, values: npt.ArrayLike, thresholds: _Thresholds, name: str, n_labels: int
+    ) -> tuple[Numbers | RowReader, _Thresholds, FloatArray | None]:
+        reader = self._open(values, name, n_labels)
+        rows = reader if self.score.checked_on_the_way else reader.read_all()
+        return rows, thresholds, self.draws(len(reader.rows))
 
     @property
     def randomized(self) -> bool:

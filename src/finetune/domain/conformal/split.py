@@ -163,8 +163,7 @@ class ConformalPredictor(ScoringPredictor):
             If the predictor is not calibrated or the input is not as above.
         """
         fitted = self.calibration
-        rows = self._scorer.rows(test_probs, name="test_probs", n_labels=fitted.n_labels)
-        return self._scorer.score.sets(rows, fitted.threshold, self._scorer.draws(len(rows)))
+        return self._scorer.sets(test_probs, fitted.threshold, name="test_probs", n_labels=fitted.n_labels)
 
     @property
     def calibration(self) -> Calibration:

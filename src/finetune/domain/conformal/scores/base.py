@@ -11,12 +11,14 @@ import numpy as np
 import numpy.typing as npt
 
 from finetune.domain.checks import BoolArray, FloatArray, IntArray, Numbers
-from finetune.domain.probabilities import row_blocks
+from finetune.domain.probabilities import RowReader, row_blocks
 
-_BLOCK_CELLS = 1 << 15
 # -log of a float above 0 is at most this.
 _DEEPEST = 746
 _INFINITY = int(np.float64(np.inf).view(np.int64))
+
+
+_Work = Callable[[Numbers, slice, FloatArray | None], None]
 
 
 class Limits(NamedTuple):
@@ -70,6 +72,10 @@ class Score(ABC):
 
     method: ClassVar[str]
     randomisable: ClassVar[bool] = False
+    #: Whether reading rows twice, to check them and to score them, would cost more than scoring them.
+    checked_on_the_way: ClassVar[bool] = False
+    # Of temporary arrays, for each entry of a block.
+    _bytes_made: ClassVar[int] = 80
 
     @property
     def options(self) -> dict[str, float]:
@@ -80,25 +86,27 @@ class Score(ABC):
         """Score of one label a row, shape (n,): finite or +inf."""
         scores = np.empty(len(rows))
 
-        def work(block: slice, part: FloatArray | None) -> None:
-            scores[block] = self._of_labels(rows[block], labels[block], part)
+        def work(part: Numbers, block: slice, u: FloatArray | None) -> None:
+            scores[block] = self._of_labels(part, labels[block], u)
 
-        _each_block(rows, u, work)
+        self._each_block(rows, u, work)
         return scores
 
     def matrix(self, rows: Numbers, u: FloatArray | None = None) -> FloatArray:
         """Score of every label, shape (n, K)."""
         scores = np.empty(rows.shape)
-        _each_block(rows, u, lambda block, part: self._matrix(rows[block], part, scores[block]))
+        self._each_block(rows, u, lambda part, block, u: self._matrix(part, u, scores[block]))
         return scores
 
-    def sets(self, rows: Numbers, thresholds: float | FloatArray, u: FloatArray | None = None) -> BoolArray:
+    def sets(
+        self, rows: Numbers | RowReader, thresholds: float | FloatArray, u: FloatArray | None = None
+    ) -> BoolArray:
         """Labels whose score is at most the threshold of their row.
 
         Parameters
         ----------
         rows
-            Shape (n, K).
+            Shape (n, K); where they come as a reader, they are checked on the way.
         thresholds
             One number, or shape (n,); +inf lets every label in and -inf none.
         u
@@ -109,23 +117,33 @@ class Score(ABC):
         BoolArray
             Shape (n, K): in every cell what ``matrix(rows, u) <= thresholds[:, None]`` is.
         """
-        inside = np.empty(rows.shape, dtype=np.bool_)
-        of_rows = np.broadcast_to(thresholds, len(rows))
+        inside = _cells_of(rows)
+        of_rows = np.broadcast_to(thresholds, len(inside))
         one = Limits.of(thresholds) if np.ndim(thresholds) == 0 else None
 
-        def work(block: slice, part: FloatArray | None) -> None:
-            limits = Limits.of(of_rows[block]) if one is None else one.of_all(len(rows[block]))
-            self._sets(rows[block], limits, part, inside[block])
+        def work(part: Numbers, block: slice, u: FloatArray | None) -> None:
+            limits = Limits.of(of_rows[block]) if one is None else one.of_all(len(part))
+            self._sets(part, limits, u, inside[block])
 
-        _each_block(rows, u, work)
+        self._each_block(rows, u, work)
         return inside
 
-    def label_sets(self, rows: Numbers, thresholds: FloatArray, u: FloatArray | None = None) -> BoolArray:
+    def label_sets(
+        self, rows: Numbers | RowReader, thresholds: FloatArray, u: FloatArray | None = None
+    ) -> BoolArray:
         """Labels whose score is at most the threshold of the label, shape (K,): see :meth:`sets`."""
-        inside = np.empty(rows.shape, dtype=np.bool_)
+        inside = _cells_of(rows)
         limits = Limits.of(thresholds)
-        _each_block(rows, u, lambda block, part: self._label_sets(rows[block], limits, part, inside[block]))
+        self._each_block(rows, u, lambda part, block, u: self._label_sets(part, limits, u, inside[block]))
         return inside
+
+    def _each_block(self, rows: Numbers | RowReader, u: FloatArray | None, work: _Work) -> None:
+        array = rows.rows if isinstance(rows, RowReader) else rows
+        # Infinite scores and sums that underflow are meant, whatever the caller's numpy settings say.
+        with np.errstate(all="ignore"):
+            for block in row_blocks(array, bytes_made=self._bytes_made):
+                part = rows.read(block) if isinstance(rows, RowReader) else rows[block]
+                work(part, block, None if u is None else u[block])
 
     @abstractmethod
     def _of_labels(self, block: Numbers, labels: IntArray, u: FloatArray | None) -> FloatArray: ...
@@ -146,6 +164,10 @@ def scores_of(keys: npt.NDArray[Any], *, logarithm: bool) -> FloatArray:
     return scores
 
 
+def _cells_of(rows: Numbers | RowReader) -> BoolArray:
+    return np.empty((rows.rows if isinstance(rows, RowReader) else rows).shape, dtype=np.bool_)
+
+
 def _least_probability(thresholds: FloatArray) -> FloatArray:
     # The smallest float x >= 0 with -log x <= threshold: the one rule by which a score on the scale of
     # logarithms and the key that it was computed from are compared with a threshold, in any order of events.
@@ -156,17 +178,13 @@ def _least_probability(thresholds: FloatArray) -> FloatArray:
     with np.errstate(all="ignore"):
         near = np.exp(-thresholds).view(np.int64)
         low, high = np.maximum(near - reach, 0), np.minimum(near + reach, _INFINITY)
+        if len(near) == 1:
+            # The search by halves takes longer than a look at all of the few hundred candidates.
+            low = np.arange(low[0], high[0])
+            within = scores_of(low.view(np.float64), logarithm=True) <= thresholds
+            return (low[within.argmax()][None] if within.any() else high).view(np.float64)
         while (low < high).any():
             middle = low + (high - low) // 2
             within = scores_of(middle.view(np.float64), logarithm=True) <= thresholds
             low, high = np.where(within, low, middle + 1), np.where(within, middle, high)
     return high.view(np.float64)
-
-
-def _each_block(
-    rows: Numbers, u: FloatArray | None, work: Callable[[slice, FloatArray | None], None]
-) -> None:
-    # Infinite scores and sums that underflow are meant, whatever the caller's numpy settings say.
-    with np.errstate(all="ignore"):
-        for block in row_blocks(rows, _BLOCK_CELLS):
-            work(block, None if u is None else u[block])

@@ -10,6 +10,10 @@ import numpy as np
 from finetune.domain.checks import BoolArray, FloatArray, IntArray, Numbers
 from finetune.domain.conformal.scores.base import Limits, Score, scores_of
 from finetune.domain.conformal.scores.logarithms import log_normaliser
+from finetune.domain.probabilities import RowReader
+
+# Rows whose one label each is scored at a time.
+_PART = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -28,8 +32,25 @@ class Lac(Score):
     """
 
     method: ClassVar[str] = "lac"
+    checked_on_the_way: ClassVar[bool] = True
+    _bytes_made: ClassVar[int] = 1
 
-    def sets(self, rows: Numbers, thresholds: float | FloatArray, u: FloatArray | None = None) -> BoolArray:
+    def of_labels(self, rows: Numbers, labels: IntArray, u: FloatArray | None = None) -> FloatArray:
+        """Score of one label a row: see :meth:`Score.of_labels`."""
+        if self.inputs == "logits":
+            return super().of_labels(rows, labels, u)
+        scores = np.empty(len(rows))
+        cells = rows.ravel()
+        with np.errstate(divide="ignore"):
+            for start in range(0, len(rows), _PART):
+                part = slice(start, min(start + _PART, len(rows)))
+                places = np.arange(part.start, part.stop) * rows.shape[1] + labels[part]
+                scores[part] = scores_of(cells.take(places), logarithm=self._logarithm)
+        return scores
+
+    def sets(
+        self, rows: Numbers | RowReader, thresholds: float | FloatArray, u: FloatArray | None = None
+    ) -> BoolArray:
         """Labels whose score is at most the threshold of their row: see :meth:`Score.sets`."""
         if np.ndim(thresholds) == 0:
             # One number for every cell: nothing to prepare for each row.
