@@ -1,0 +1,325 @@
+"""Trees give what plain forwards give: logits, losses and gradients, for all architectures that run them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+from peft import LoraConfig, get_peft_model
+from torch.nn.functional import cross_entropy
+from torch.nn.parallel import DistributedDataParallel
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma3TextConfig,
+    Glm4Config,
+    Glm4MoeConfig,
+    GlmConfig,
+    GraniteConfig,
+    LlamaConfig,
+    MistralConfig,
+    Olmo2Config,
+    Phi3Config,
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen2MoeConfig,
+    Qwen3Config,
+)
+
+from finetune.adapters.hf import trees
+from finetune.adapters.hf.architectures import choose_target_modules
+from finetune.adapters.hf.loading import quiet
+from finetune.adapters.hf.trees import CachedTree, tree_logits, tree_loss
+from finetune.domain.errors import InvalidInput
+from finetune.domain.token_tree import TokenTree, target_counts
+from finetune.domain.tree_batches import pack
+
+SIZES = {
+    "vocab_size": 120,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "max_position_embeddings": 128,
+    "pad_token_id": 0,
+    "bos_token_id": None,
+    "eos_token_id": 0,
+}
+EXPERTS = {"num_experts_per_tok": 2, "moe_intermediate_size": 16}
+CONFIGS = {
+    "glm": (GlmConfig, {}),
+    "glm4": (Glm4Config, {}),
+    "glm4_moe": (Glm4MoeConfig, {**EXPERTS, "n_routed_experts": 4, "first_k_dense_replace": 1}),
+    "qwen2": (Qwen2Config, {}),
+    "qwen2_moe": (Qwen2MoeConfig, {**EXPERTS, "num_experts": 4, "shared_expert_intermediate_size": 16}),
+    "qwen3": (Qwen3Config, {}),
+    "llama": (LlamaConfig, {}),
+    "mistral": (MistralConfig, {}),
+    "phi3": (Phi3Config, {}),
+    # A layer of each kind; every path fits into the window, the tree as a whole does not.
+    "gemma3": (
+        Gemma3TextConfig,
+        {"sliding_window": 40, "layer_types": ["sliding_attention", "full_attention"]},
+    ),
+    "olmo2": (Olmo2Config, {}),
+    "granite": (GraniteConfig, {}),
+}
+
+
+def draw(*lengths: int, seed: int = 0) -> list[list[int]]:
+    rng = np.random.default_rng(seed)
+    return [rng.integers(1, SIZES["vocab_size"], n).tolist() for n in lengths]
+
+
+HEAD, SHORT, LONG, MIDDLE, OTHER, TAIL = draw(15, 4, 16, 9, 12, 3)
+ROWS = [
+    [*HEAD, *SHORT],
+    [*HEAD, *LONG],
+    [*HEAD, *SHORT],  # a duplicate
+    HEAD,  # what others begin with
+    [*HEAD, *MIDDLE],
+    [*HEAD, *MIDDLE[:6], *TAIL],  # a branch from the middle of another
+    OTHER,  # a tree of its own
+    OTHER[:2],
+]
+# Where the answers begin; those of the first and third row are the same and count twice.
+STARTS = [16, 20, 16, 12, 17, 20, 1, 1]
+
+
+def build(config, attention: str | None = None, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation=attention)
+    # Default initialisation makes nearly uniform predictions; wider weights make tests tell right from wrong.
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                parameter.mul_(5.0)
+    return model.to(dtype).eval()
+
+
+def build_kind(kind: str, attention: str = "sdpa", dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+    config, more = CONFIGS[kind]
+    return build(config(**SIZES, **more), attention, dtype)
+
+
+def with_lora(model: PreTrainedModel):
+    targets = choose_target_modules(model, "auto")
+    with quiet():
+        wrapped = get_peft_model(model, LoraConfig(r=4, lora_dropout=0.0, target_modules=targets))
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for name, parameter in wrapped.named_parameters():
+            if "lora_B" in name:
+                # At zero, where it begins, no gradient would reach the other factor.
+                parameter.normal_(std=0.1)
+    return wrapped
+
+
+def plain_logits(model, ids: list[int]) -> torch.Tensor:
+    return model(input_ids=torch.tensor([ids]), use_cache=False).logits[0]
+
+
+def gradients(model) -> dict[str, torch.Tensor]:
+    found = {n: p.grad.clone() for n, p in model.named_parameters() if p.requires_grad}
+    model.zero_grad()
+    return found
+
+
+def planted(rows: list[list[int]]) -> tuple[TokenTree, list[np.ndarray]]:
+    tree = TokenTree()
+    return tree, [tree.add(row) for row in rows]
+
+
+@pytest.fixture(scope="module", params=CONFIGS)
+def model(request) -> PreTrainedModel:
+    return build_kind(request.param)
+
+
+def worst_difference(model, rows: list[list[int]]) -> float:
+    tree, paths = planted(rows)
+    with torch.inference_mode():
+        logits = tree_logits(model, tree, np.arange(len(tree)))
+        return max(
+            float((logits[path.tolist()] - plain_logits(model, row)).abs().max())
+            for row, path in zip(rows, paths, strict=True)
+        )
+
+
+def test_logits_are_those_of_one_plain_forward_a_sequence(model):
+    assert worst_difference(model, ROWS) <= 1e-5
+
+
+def test_a_tree_of_one_example_is_a_plain_forward(model):
+    assert worst_difference(model, ROWS[1:2]) <= 1e-5
+
+
+@pytest.mark.parametrize("kind", ["qwen2", "gemma3", "glm4_moe"])
+def test_eager_attention_sees_the_same(kind):
+    assert worst_difference(build_kind(kind, "eager"), ROWS) <= 1e-5
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_loss_and_every_lora_gradient_are_those_of_plain_forwards(kind):
+    model = with_lora(build_kind(kind)).train()
+    tree, paths = planted(ROWS)
+    targets = target_counts(paths, STARTS)
+    answers = int(targets.counts.sum())
+    assert answers == sum(len(row) - start for row, start in zip(ROWS, STARTS, strict=True))
+    loss = tree_loss(model, tree, targets) / answers
+    loss.backward()
+    found = gradients(model)
+
+    expected = 0.0
+    for row, start in zip(ROWS, STARTS, strict=True):
+        logits = plain_logits(model, row)[start - 1 : -1]
+        part = cross_entropy(logits, torch.tensor(row[start:]), reduction="sum") / answers
+        part.backward()
+        expected += part.item()
+    assert loss.item() == pytest.approx(expected, abs=1e-6)
+    wanted = gradients(model)
+    assert found.keys() == wanted.keys()
+    assert all("lora_" in name for name in found)
+    for name, gradient in found.items():
+        assert wanted[name].abs().max() > 0, name
+        difference = (gradient - wanted[name]).abs().max() / wanted[name].abs().max()
+        assert difference <= 1e-5, name
+
+
+def test_a_model_that_gives_all_logits_gives_the_same(monkeypatch):
+    model = build_kind("qwen2")
+    tree, _ = planted(ROWS)
+    nodes = np.array([5, 30, 2])
+    with torch.inference_mode():
+        chosen = tree_logits(model, tree, nodes)
+        monkeypatch.setattr(trees, "accepts", lambda model, argument: False)
+        torch.testing.assert_close(tree_logits(model, tree, nodes), chosen)
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_the_layers_share_one_mask_in_the_backward_pass(autocast):
+    model = with_lora(build_kind("qwen2"))
+    tree, paths = planted(ROWS)
+    masks = set()
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.shape[-4:] == (1, 1, len(tree), len(tree)):
+            masks.add(tensor.untyped_storage().data_ptr())
+        return tensor
+
+    with (
+        torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor),
+        torch.autocast("cpu", torch.bfloat16, enabled=autocast),
+    ):
+        loss = tree_loss(model, tree, target_counts(paths, STARTS))
+    loss.backward()
+    assert len(masks) == 1
+
+
+def test_several_trees_under_a_budget_add_up_to_one():
+    model = build_kind("qwen2")
+    with torch.inference_mode():
+        tree, paths = planted(ROWS)
+        whole = tree_loss(model, tree, target_counts(paths, STARTS))
+        total = torch.zeros(())
+        parts = pack(ROWS, budget=36)
+        for members in parts:
+            tree, paths = planted([ROWS[i] for i in members])
+            assert len(tree) <= 36
+            total += tree_loss(model, tree, target_counts(paths, [STARTS[i] for i in members]))
+    assert len(parts) > 1
+    assert total.item() == pytest.approx(whole.item(), rel=1e-6)
+
+
+def test_a_cached_tree_grows_and_is_cut_back(model):
+    expected = [plain_logits(model, row) for row in ROWS]
+
+    def check(found, rows: list[int], skipped: int = 0) -> None:
+        for i, path in zip(rows, found.paths, strict=True):
+            logits = found.logits[found.rows(path).tolist()]
+            torch.testing.assert_close(logits, expected[i][skipped:], rtol=0, atol=1e-5)
+
+    cached = CachedTree(model)
+    head = cached.extend([HEAD], logits_from=None)
+    assert head.logits.shape == (0, SIZES["vocab_size"])
+    last = int(head.paths[0][-1])
+    tails = [ROWS[1][15:], ROWS[4][15:]]
+    check(cached.extend(tails, starts=[last, last], logits_from=0), [1, 4], skipped=15)
+    grown = len(cached)
+    assert grown == 15 + 16 + 9
+    cached.truncate(15)
+    # Other tokens take the numbers of those that are gone, and nothing of them is left.
+    check(cached.extend([ROWS[5][15:]], starts=[last], logits_from=0), [5], skipped=15)
+    check(cached.extend(ROWS, logits_from=0), list(range(len(ROWS))))
+    tree, _ = planted(ROWS)
+    assert len(cached) == len(tree)
+
+
+def test_logits_come_for_what_is_asked_only():
+    model = build_kind("qwen2")
+    cached = CachedTree(model)
+    found = cached.extend(ROWS[:2], logits_from=[-1, 20])
+    assert found.nodes.tolist() == sorted([found.paths[0][-1], *found.paths[1][20:]])
+    with pytest.raises(InvalidInput, match="not asked for"):
+        found.rows(found.paths[1][18:])
+    before = len(cached)
+    # All of it is there: nothing new runs, and what is asked for once more is not kept twice.
+    again = cached.extend(ROWS[:2])
+    assert len(cached) == before
+    assert again.nodes.tolist() == sorted(path[-1] for path in found.paths)
+    for row, path in zip(ROWS[:2], again.paths, strict=True):
+        expected = plain_logits(model, row)[-1]
+        torch.testing.assert_close(again.logits[again.rows(path[-1:]).item()], expected, rtol=0, atol=1e-5)
+    longer = cached.extend([[*ROWS[0], 7]], logits_from=0)
+    torch.testing.assert_close(longer.logits, plain_logits(model, [*ROWS[0], 7]), rtol=0, atol=1e-5)
+    assert cached.extend([], logits_from=0).logits.shape == (0, SIZES["vocab_size"])
+    assert cached.extend([[]]).paths[0].shape == (0,)
+
+
+def test_an_error_leaves_a_cached_tree_as_it_was(monkeypatch):
+    model = build_kind("qwen2")
+    cached = CachedTree(model)
+    cached.extend([HEAD], logits_from=None)
+    with pytest.raises(InvalidInput, match="start"):
+        cached.extend([[5], [6]], starts=[3, 99])
+
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("out of memory")
+
+    # The first layer has its keys by then, the second has not.
+    with monkeypatch.context() as broken:
+        broken.setattr(model.model.layers[1], "forward", fail)
+        with pytest.raises(RuntimeError, match="out of memory"):
+            cached.extend(ROWS)
+    assert len(cached) == len(HEAD)
+    found = cached.extend(ROWS[:1], logits_from=0)
+    torch.testing.assert_close(found.logits, plain_logits(model, ROWS[0]), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("autocast", [False, True])
+def test_bfloat16_sees_the_same_within_its_rounding(attention, autocast):
+    model = build_kind("qwen2", attention, torch.float32 if autocast else torch.bfloat16)
+    tree, paths = planted(ROWS)
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        logits = tree_logits(model, tree, np.arange(len(tree))).float()
+        for row, path in zip(ROWS, paths, strict=True):
+            expected = plain_logits(model, row).float()
+            assert (logits[path.tolist()] - expected).abs().max() <= 0.02 * expected.abs().max()
+
+
+def test_a_model_in_data_parallel_training_runs_trees():
+    model = with_lora(build_kind("qwen2"))
+    tree, paths = planted(ROWS)
+    targets = target_counts(paths, STARTS)
+    tree_loss(model, tree, targets).backward()
+    expected = gradients(model)
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        tree_loss(DistributedDataParallel(model), tree, targets).backward()
+        found = gradients(model)
+    finally:
+        dist.destroy_process_group()
+    for name, gradient in found.items():
+        torch.testing.assert_close(gradient, expected[name])
