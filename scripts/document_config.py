@@ -68,8 +68,22 @@ CONFIG_MEANINGS = {
     "lora.alpha": "Scale: the update is multiplied by alpha / r.",
     "lora.dropout": "Dropout on the adapter's input while training.",
     "training.learning_rate": "Highest learning rate.",
-    "training.per_device_batch_size": "Rows of one forward on one device.",
-    "training.gradient_accumulation_steps": "Forwards of one optimiser step.",
+    "training.per_device_batch_size": (
+        "Rows of one padded forward on one device; bounds the tokens of a tree too."
+    ),
+    "training.gradient_accumulation_steps": (
+        "An optimiser step has `per_device_batch_size` times this many rows on each device."
+    ),
+    "training.token_tree": (
+        "Compute what the rows of a step have in common from their beginning once, as a tree. `auto`: where "
+        "the model can and it takes fewer operations than padding; true: an error where the model cannot; "
+        "false: pad."
+    ),
+    "training.tree_tokens": (
+        "Tokens of a tree, at most; a longer row is a tree of its own. `auto`: until mask or attention would "
+        "cost too much, and never more than `per_device_batch_size` times the longest row: then a tree takes "
+        "no more memory than a padded forward, its mask aside. A larger number may need more."
+    ),
     "training.epochs": "Passes over the training rows.",
     "training.max_steps": "Optimiser steps; null: as many as the epochs take.",
     "training.max_length": (
@@ -123,7 +137,12 @@ CONFIG_MEANINGS = {
         "Where the error rate cannot be promised: `error` stops, `abstain` hands everything over."
     ),
     "risk.abstain_on_ambiguous_set": "Hand over where the prediction set holds more than one outcome.",
-    "prediction.batch_size": "Prompts of one forward.",
+    "prediction.batch_size": "Texts of one batch, at most; a tree that grows too large is divided before.",
+    "prediction.prune": (
+        "The least likely labels are not scored to their ends, as long as that moves a text's probabilities "
+        "by at most this in total. 0: all are, and in padded batches always. Part of the certificate: after "
+        "a change, calibrate again. See [token trees](token-trees.md)."
+    ),
     "prediction.rationale": "Write a rationale after each decision; it cannot change the decision.",
     "prediction.max_rationale_tokens": "Cap on the tokens of a rationale.",
 }

@@ -48,6 +48,13 @@ def draw_rows(
     return rows
 
 
+def as_scores(log_probabilities: NDArray[np.float64], removed: Sequence[int] | None = None) -> LabelScores:
+    """Return scores of labels that are all scored to their ends."""
+    n = len(log_probabilities)
+    cut = np.array([0] * n if removed is None else removed, dtype=np.int64)
+    return LabelScores(log_probabilities, np.zeros(n), cut, np.zeros(n))
+
+
 @dataclass
 class FakeScorer:
     """Scores with the true posterior to the power of ``sharpness``: temperature ``sharpness`` mends it."""
@@ -56,6 +63,7 @@ class FakeScorer:
     sharpness: float = 1.0
     concentration: float = 0.1
     max_chars: int = 10_000
+    left_out: float = 0.0
     calls: list[int] = field(default_factory=list)
 
     def score(self, texts: Sequence[str], task: ProgressTask | None = None) -> LabelScores:
@@ -66,10 +74,12 @@ class FakeScorer:
             logits[row] = self.sharpness * np.log(posterior(seen, len(self.outcomes), self.concentration))
             if task is not None:
                 task.advance()
-        return LabelScores(
+        scores = as_scores(
             log_softmax(logits) if len(texts) else logits,
-            np.full(len(texts), -0.01),
-            np.array([max(0, len(text) - self.max_chars) for text in texts], dtype=np.int64),
+            [max(0, len(text) - self.max_chars) for text in texts],
+        )
+        return scores._replace(
+            label_mass=np.full(len(texts), -0.01), left_out=np.full(len(texts), self.left_out)
         )
 
 
@@ -93,6 +103,7 @@ class FakeModel:
     identity: ModelIdentity
     scorer: FakeScorer
     writer: FakeWriter = field(default_factory=FakeWriter)
+    notice: str = "Batches are not needed."
 
 
 @dataclass
@@ -105,6 +116,7 @@ class FakeModels:
     max_chars: int = 10_000
     weights: str = "w1"
     adapter_weights: str = "a1"
+    left_out: float = 0.0
     opened: list[FakeModel] = field(default_factory=list)
 
     def open(
@@ -118,9 +130,10 @@ class FakeModels:
             prompt_hash=prompt.fingerprint(),
             encoder_hash=_hash(f"{config.tokenizer_id} {config.training.max_length}"),
             precision="bf16" if config.training.bf16 is True else "fp32",
+            prune=config.prediction.prune,
         )
         sharpness = self.sharpness if adapter is not None else self.base_sharpness
-        scorer = FakeScorer(labels.outcomes, sharpness, self.concentration, self.max_chars)
+        scorer = FakeScorer(labels.outcomes, sharpness, self.concentration, self.max_chars, self.left_out)
         self.opened.append(FakeModel(identity, scorer))
         return self.opened[-1]
 

@@ -8,12 +8,18 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     AutoModelForCausalLM,
+    Gemma3TextConfig,
     Glm4Config,
     Glm4MoeConfig,
     GlmConfig,
+    GraniteConfig,
     LlamaConfig,
+    MistralConfig,
+    Olmo2Config,
+    Phi3Config,
     PreTrainedTokenizerFast,
     Qwen2Config,
+    Qwen2MoeConfig,
     Qwen3Config,
 )
 
@@ -83,26 +89,32 @@ def _sizes(vocab_size: int) -> dict[str, object]:
 
 
 def _config(kind: str, vocab_size: int):
-    sizes = _sizes(vocab_size)
-    if kind == "glm4_moe":
-        return Glm4MoeConfig(
-            **sizes,
-            moe_intermediate_size=16,
-            n_routed_experts=4,
-            num_experts_per_tok=2,
-            first_k_dense_replace=1,
-        )
-    kinds = {
-        "glm": GlmConfig,
-        "glm4": Glm4Config,
-        "llama": LlamaConfig,
-        "qwen2": Qwen2Config,
-        "qwen3": Qwen3Config,
-    }
-    return kinds[kind](**sizes)
+    config, more = _CONFIGS[kind]
+    return config(**_sizes(vocab_size), **more)
 
 
+_EXPERTS = {"moe_intermediate_size": 16, "num_experts_per_tok": 2}
+_CONFIGS = {
+    "glm": (GlmConfig, {}),
+    "glm4": (Glm4Config, {}),
+    "glm4_moe": (Glm4MoeConfig, {**_EXPERTS, "n_routed_experts": 4, "first_k_dense_replace": 1}),
+    "qwen2": (Qwen2Config, {}),
+    "qwen3": (Qwen3Config, {}),
+    "llama": (LlamaConfig, {}),
+    "mistral": (MistralConfig, {}),
+    "qwen2_moe": (Qwen2MoeConfig, {**_EXPERTS, "num_experts": 4, "shared_expert_intermediate_size": 16}),
+    "phi3": (Phi3Config, {}),
+    # A layer of each kind; prompts of up to 400 tokens fit into the window.
+    "gemma3": (
+        Gemma3TextConfig,
+        {"sliding_window": 400, "layer_types": ["sliding_attention", "full_attention"]},
+    ),
+    "olmo2": (Olmo2Config, {}),
+    "granite": (GraniteConfig, {}),
+}
 ARCHITECTURES = ("glm", "glm4", "glm4_moe", "qwen2", "qwen3", "llama")
+"""Those that have target modules of their own."""
+ALL_ARCHITECTURES = tuple(_CONFIGS)
 
 
 def save_tiny(kind: str, folder: Path, seed: int = 0) -> Path:

@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 import torch
 from tests.contracts.scorer_contract import SCORER_CASES, WRITER_CASES
-from tests.tiny_models import ARCHITECTURES, save_tiny
+from tests.tiny_models import ALL_ARCHITECTURES, ARCHITECTURES, save_tiny
 
+from finetune.adapters.hf import padded_scoring, scorer
 from finetune.adapters.hf.model import HfDecisionModel, HfModelOpener
+from finetune.adapters.hf.scorer import CausalLabelScorer
+from finetune.adapters.hf.tree_gate import TreeChoice
 from finetune.application.config import ProjectConfig
 from finetune.domain.errors import IntegrityError, InvalidInput
 from finetune.domain.labels import Abstention, Label, LabelSet
@@ -40,9 +43,49 @@ def open_tiny(folder, labels=LABELS, **changes) -> HfDecisionModel:
     return HfModelOpener(lambda name: name).open(config, labels, default_prompt(labels), None)
 
 
+PADDED = TreeChoice("padded", "Batches are padded: a test asks for it.")
+
+
+def open_padded(folder, **changes) -> HfDecisionModel:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scorer, "choose_path", lambda *_: PADDED)
+        return open_tiny(folder, **changes)
+
+
+def plain_scores(model, encoder, prompts) -> np.ndarray:
+    """Log-probability of each outcome by one forward for each prompt and outcome, in float64 sums."""
+    sums = np.zeros((len(prompts), len(encoder.label_paths)))
+    for i, ids in enumerate(prompts):
+        for k, path in enumerate(encoder.label_paths):
+            with torch.inference_mode():
+                logits = model(torch.tensor([[*ids, *path]])).logits[0].float()
+            places = range(len(ids) - 1, len(ids) - 1 + len(path))
+            rows = torch.log_softmax(logits[places], -1)
+            sums[i, k] = rows[range(len(path)), path].double().sum().item()
+    return sums
+
+
+def assert_scores(scores, expected) -> None:
+    mass = np.logaddexp.reduce(expected, axis=1)
+    np.testing.assert_allclose(scores.label_mass, mass, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(scores.log_probabilities, expected - mass[:, None], rtol=0, atol=1e-5)
+
+
+@pytest.fixture(scope="module", params=["tree", "padded"])
+def path(request) -> str:
+    return request.param
+
+
 @pytest.fixture(scope="module", params=ARCHITECTURES)
-def model(request, tmp_path_factory) -> HfDecisionModel:
-    return open_tiny(save_tiny(request.param, tmp_path_factory.mktemp(request.param)))
+def model(request, path, tmp_path_factory) -> HfDecisionModel:
+    opened = {"tree": open_tiny, "padded": open_padded}[path]
+    return opened(save_tiny(request.param, tmp_path_factory.mktemp(request.param)))
+
+
+def test_the_model_says_how_its_batches_run(model, path):
+    assert model.scorer.path.path == path
+    assert model.notice == model.scorer.path.reason
+    assert model.identity.prune == (1e-6 if path == "tree" else 0.0)
 
 
 @pytest.mark.parametrize("case", SCORER_CASES, ids=lambda case: case.__name__)
@@ -55,22 +98,28 @@ def test_writer_contract(case, model):
     case(model.writer, model.scorer.outcomes)
 
 
-def test_scores_equal_one_plain_forward_per_label(model):
-    scores = model.scorer.score(TEXTS)
-    encoder = model.scorer.encoder
-    expected = np.zeros((len(TEXTS), len(LABELS.outcomes)))
-    for i, text in enumerate(TEXTS):
-        ids, _ = encoder.score_ids(text)
-        for k, path in enumerate(encoder.label_paths):
-            with torch.inference_mode():
-                logits = model.scorer.model(torch.tensor([ids + path])).logits.float()
-            log_probabilities = torch.log_softmax(logits[0], -1)
-            expected[i, k] = sum(
-                log_probabilities[len(ids) - 1 + j, token].item() for j, token in enumerate(path)
-            )
-    mass = np.logaddexp.reduce(expected, axis=1)
-    np.testing.assert_allclose(scores.label_mass, mass, rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(scores.log_probabilities, expected - mass[:, None], rtol=1e-5, atol=1e-5)
+@pytest.mark.parametrize("kind", ALL_ARCHITECTURES)
+def test_scores_equal_one_plain_forward_per_label(kind, path, tmp_path):
+    """Duplicates, prompts of different lengths, names that begin others, and Unicode."""
+    opened = {"tree": open_tiny, "padded": open_padded}[path]
+    scorer = opened(save_tiny(kind, tmp_path), prediction={"batch_size": 3, "prune": 0.0}).scorer
+    assert scorer.path.path == path
+    scores = scorer.score(TEXTS)
+    encoder = scorer.encoder
+    assert_scores(scores, plain_scores(scorer.model, encoder, [encoder.score_ids(text)[0] for text in TEXTS]))
+    assert scores.left_out.tolist() == [0.0] * len(TEXTS)
+
+
+def test_label_paths_of_any_shape_are_scored(path, tmp_path):
+    """Of one token, with a shared beginning, all but the last token shared, and long ones."""
+    scorer = open_tiny(save_tiny("qwen2", tmp_path)).scorer
+    encoder = scorer.encoder
+    encoder.label_paths = [[9], [30, 31], [30, 32, 9], [40, 41, 42, 43, 9], [40, 41, 42, 43, 8], [50] * 12]
+    scorer = CausalLabelScorer(scorer.model, encoder, 3, path=PADDED if path == "padded" else None)
+    prompts = [encoder.score_ids(text)[0] for text in TEXTS]
+    np.testing.assert_allclose(
+        scorer.engine.score(prompts).sums, plain_scores(scorer.model, encoder, prompts), rtol=0, atol=1e-5
+    )
 
 
 def test_label_paths_end_with_the_quote_and_exclude_each_other(model):
@@ -83,11 +132,10 @@ def test_label_paths_end_with_the_quote_and_exclude_each_other(model):
     assert not any(a is not b and b[: len(a)] == a for a in paths for b in paths)
 
 
-def test_many_labels_are_scored_in_chunks(model, monkeypatch):
-    from finetune.adapters.hf import scorer
-
+def test_many_labels_are_scored_in_chunks_of_padded_batches(tmp_path, monkeypatch):
+    model = open_padded(save_tiny("qwen2", tmp_path))
     whole = model.scorer.score(TEXTS)
-    monkeypatch.setattr(scorer, "_CACHE_BUDGET", 1)
+    monkeypatch.setattr(padded_scoring, "_CACHE_BUDGET", 1)
     np.testing.assert_allclose(
         model.scorer.score(TEXTS).log_probabilities, whole.log_probabilities, rtol=1e-5, atol=1e-5
     )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,15 +18,15 @@ from safetensors.torch import load_file
 from tests.tiny_models import ARCHITECTURES, save_tiny
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from finetune.adapters.hf.batches import IGNORED, AnswerCollator, EncodedRows, LengthGroupedSampler
+from finetune.adapters.hf.batches import IGNORED, LengthGroupedSampler, PaddedBatches
 from finetune.adapters.hf.checkpoints import latest_checkpoint
 from finetune.adapters.hf.encoder import HfEncoder
 from finetune.adapters.hf.model import HfModelOpener
-from finetune.adapters.hf.objective import AnswerTrainer
 from finetune.adapters.hf.reporting import Silence
 from finetune.adapters.hf.trainer import HfTrainer
+from finetune.adapters.hf.tree_training import TreeBatches
 from finetune.application.config import ProjectConfig
-from finetune.application.ports import TrainingJob, TrainingOutcome
+from finetune.application.ports import Progress, TrainingJob, TrainingOutcome
 from finetune.domain.errors import IntegrityError, InvalidInput
 from finetune.domain.examples import Example
 from finetune.domain.labels import Abstention, Label, LabelSet
@@ -61,6 +63,9 @@ def configure(folder: Path, **changes) -> ProjectConfig:
         "gradient_accumulation_steps": 2,
         "logging_steps": 1,
         "json_samples": 2,
+        "token_tree": True,
+        # All rows of a step in one tree: the budget of so small a model holds hardly two.
+        "tree_tokens": 1000,
         **changes.pop("training", {}),
     }
     return ProjectConfig.model_validate(
@@ -68,9 +73,16 @@ def configure(folder: Path, **changes) -> ProjectConfig:
     )
 
 
-def train(config: ProjectConfig, run: Path, resume: bool = False, log: Log | None = None) -> TrainingOutcome:
-    job = TrainingJob(config, LABELS, PROMPT, ROWS, ROWS[:12], run, {"rows": len(ROWS)}, resume)
-    return HfTrainer(lambda name: name).train(job, log or Log(), Silence())
+def train(
+    config: ProjectConfig,
+    run: Path,
+    resume: bool = False,
+    log: Log | None = None,
+    progress: Progress | None = None,
+    rows: Sequence[Example] = ROWS,
+) -> TrainingOutcome:
+    job = TrainingJob(config, LABELS, PROMPT, rows, ROWS[:12], run, {"rows": len(rows)}, resume)
+    return HfTrainer(lambda name: name).train(job, log or Log(), Silence() if progress is None else progress)
 
 
 @pytest.fixture(scope="module")
@@ -119,9 +131,12 @@ def test_only_the_answer_and_the_stop_token_carry_loss(tiny):
     encoder = HfEncoder(tokenizer, LABELS, PROMPT, 256)
     example = ROWS[3]
     row = encoder.encode(example)
-    features = EncodedRows([row])[0]
-    trained = [i for i in features["labels"] if i != IGNORED]
-    assert tokenizer.decode(trained) == answer_text("abstain", "says abstain") + "<|im_end|>"
+    longer = encoder.encode(ROWS[4])
+    model = AutoModelForCausalLM.from_pretrained(tiny)
+    (padded,) = PaddedBatches(model, 2, encoder.pad_id).divide([row, longer])
+    (tree,) = TreeBatches(1000).divide([row])
+    for trained in (padded.labels[0][padded.labels[0] != IGNORED], tree.tree.ids[tree.targets.nodes]):
+        assert tokenizer.decode(trained) == answer_text("abstain", "says abstain") + "<|im_end|>"
     assert row.ids[-1] == tokenizer.convert_tokens_to_ids("<|im_end|>")
     assert row.removed_chars == 0
 
@@ -141,45 +156,6 @@ def test_a_long_text_is_shortened_and_its_answer_is_not(tiny):
     assert len(row.ids) <= 256
     assert row.removed_chars > 20_000
     assert "characters left out" in tokenizer.decode(row.ids)
-
-
-def test_the_loss_is_the_mean_over_answer_tokens_of_the_accumulated_batch(tiny, tmp_path):
-    """Four rows at once, or one at a time: the same loss and gradients as a plain loop over the rows."""
-    encoder = HfEncoder(AutoTokenizer.from_pretrained(tiny), LABELS, PROMPT, 256)
-    rows = [encoder.encode(row) for row in ROWS[:4]]
-    model = AutoModelForCausalLM.from_pretrained(tiny)
-    total, count = torch.zeros(()), 0
-    for row in rows:
-        ids = torch.tensor([row.ids])
-        log_probabilities = torch.log_softmax(model(ids).logits[0, :-1], -1)
-        picked = log_probabilities.gather(1, ids[0, 1:, None])[row.answer_start - 1 :, 0]
-        total, count = total - picked.sum(), count + len(picked)
-    (total / count).backward()
-    weight = model.model.layers[0].self_attn.q_proj.weight
-    expected, gradient = float(total.detach() / count), weight.grad.clone()
-
-    from transformers import TrainingArguments
-
-    for size in (4, 1):
-        model.zero_grad()
-        trainer = AnswerTrainer(
-            evaluation=dict,
-            order=LengthGroupedSampler([1] * 4, 4, 0),
-            model=model,
-            args=TrainingArguments(
-                str(tmp_path), per_device_train_batch_size=size, report_to="none", use_cpu=True
-            ),
-            train_dataset=EncodedRows(rows),
-            data_collator=AnswerCollator(encoder.pad_id),
-        )
-        items = EncodedRows(rows)
-        collate = AnswerCollator(encoder.pad_id)
-        batches = [collate([items[j] for j in range(i, i + size)]) for i in range(0, 4, size)]
-        number = trainer._get_num_items_in_batch(batches, torch.device("cpu"))
-        losses = [trainer.compute_loss(model, batch, num_items_in_batch=number) for batch in batches]
-        sum(losses).backward()
-        assert sum(losses).item() == pytest.approx(expected, abs=1e-5)
-        torch.testing.assert_close(weight.grad, gradient, rtol=1e-4, atol=1e-6)
 
 
 def test_activation_checkpointing_changes_nothing_but_memory(tiny, tmp_path):
@@ -207,7 +183,7 @@ import sys
 sys.path.insert(0, {tests!r})
 from pathlib import Path
 import tests.integration.test_hf_training as t
-config = t.configure(Path({model!r}))
+config = t.configure(Path({model!r}), training={training!r})
 t.train(config, Path({run!r}), log=t.Log(kill_at={step}))
 """
 
@@ -217,17 +193,32 @@ import sys
 sys.path.insert(0, {tests!r})
 from pathlib import Path
 import tests.integration.test_hf_training as t
-config = t.configure(Path({model!r}), lora={{"dropout": 0.0}}, training={{"per_device_batch_size": 1}})
-t.train(config, Path({run!r}))
+for run in {runs!r}:
+    config = t.in_shares(Path({model!r}), run, per_device_batch_size=1)
+    t.train(config, Path({folder!r}) / run, rows=t.ROWS[:37])
 """
 
 
+def in_shares(model: Path, path: str, **training) -> ProjectConfig:
+    """Trees so small that processes have different numbers of them, or padded batches."""
+    return configure(
+        model,
+        lora={"dropout": 0.0},
+        training={"token_tree": path == "tree", "tree_tokens": 200, "epochs": 1, **training},
+    )
+
+
 def test_two_processes_train_what_one_trains(tiny, tmp_path):
-    """Half the rows in each of two processes: the same steps, loss normalisation and evaluation."""
-    alone = train(configure(tiny, lora={"dropout": 0.0}), tmp_path / "alone")
-    run, script = tmp_path / "two", tmp_path / "two.py"
+    """Half the rows in each of two processes: the same steps, loss normalisation and evaluation.
+
+    The last step of an epoch has one row, so that one of the processes has none.
+    """
+    runs = ["tree", "padded"]
+    script = tmp_path / "two.py"
     script.write_text(
-        TWO_PROCESSES.format(tests=str(Path(__file__).parents[2]), model=str(tiny), run=str(run))
+        TWO_PROCESSES.format(
+            tests=str(Path(__file__).parents[2]), model=str(tiny), folder=str(tmp_path / "two"), runs=runs
+        )
     )
     subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)],
@@ -235,23 +226,58 @@ def test_two_processes_train_what_one_trains(tiny, tmp_path):
         check=True,
         capture_output=True,
     )
-    config = configure(tiny)
-    texts = [row.text for row in ROWS[:12]]
-    scores = [
-        HfModelOpener(lambda name: name).open(config, LABELS, PROMPT, folder / "adapter").scorer.score(texts)
-        for folder in (tmp_path / "alone", run)
-    ]
-    np.testing.assert_allclose(scores[0].log_probabilities, scores[1].log_probabilities, atol=1e-3)
-    assert alone.steps == 30
-    assert (run / "checkpoints" / "checkpoint-30").is_dir()
+    weights = []
+    for run in runs:
+        alone = train(in_shares(tiny, run), tmp_path / run, rows=ROWS[:37])
+        assert alone.path == run
+        assert alone.steps == 10
+        states = [
+            json.loads((folder / "checkpoints" / "checkpoint-10" / "trainer_state.json").read_text())
+            for folder in (tmp_path / run, tmp_path / "two" / run)
+        ]
+        losses = [[e["loss"] for e in state["log_history"] if "loss" in e] for state in states]
+        assert len(losses[0]) == 10
+        np.testing.assert_allclose(losses[0], losses[1], atol=1e-5)
+        evaluated = [[e for e in state["log_history"] if "eval_log_loss" in e][-1] for state in states]
+        assert evaluated[0]["eval_log_loss"] == pytest.approx(evaluated[1]["eval_log_loss"], abs=1e-4)
+        assert evaluated[0]["computed_tokens"] == alone.computed_tokens
+        weights += [
+            load_file(folder / "adapter" / "adapter_model.safetensors")
+            for folder in (tmp_path / run, tmp_path / "two" / run)
+        ]
+    for other in weights[1:]:
+        for name, weight in weights[0].items():
+            torch.testing.assert_close(other[name], weight, atol=1e-3, rtol=0)
 
 
-@pytest.mark.parametrize("step", [12, 17], ids=["in the second epoch", "just before an evaluation"])
-def test_killed_and_resumed_training_ends_with_the_same_bits(tiny, tmp_path, step):
-    config = configure(tiny)
-    whole = train(config, tmp_path / "whole")
+@pytest.fixture(scope="module")
+def whole(tiny, tmp_path_factory) -> Callable[[ProjectConfig], tuple[Path, TrainingOutcome]]:
+    """Uninterrupted trainings, each once."""
+    done: dict[str, tuple[Path, TrainingOutcome]] = {}
+
+    def run(config: ProjectConfig) -> tuple[Path, TrainingOutcome]:
+        key = config.model_dump_json()
+        if key not in done:
+            folder = tmp_path_factory.mktemp("whole")
+            done[key] = folder, train(config, folder)
+        return done[key]
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("step", "path"),
+    [(12, "tree"), (17, "tree"), (12, "padded")],
+    ids=["in the second epoch", "just before an evaluation", "padded"],
+)
+def test_killed_and_resumed_training_ends_with_the_same_bits(tiny, whole, tmp_path, step, path):
+    training = {"token_tree": path == "tree"}
+    config = configure(tiny, training=training)
+    unbroken, expected = whole(config)
     run = tmp_path / "killed"
-    script = KILLED.format(tests=str(Path(__file__).parents[2]), model=str(tiny), run=str(run), step=step)
+    script = KILLED.format(
+        tests=str(Path(__file__).parents[2]), model=str(tiny), run=str(run), step=step, training=training
+    )
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert ended.returncode == -signal.SIGKILL, ended.stderr
     assert not (run / "adapter").exists()
@@ -259,10 +285,13 @@ def test_killed_and_resumed_training_ends_with_the_same_bits(tiny, tmp_path, ste
     resumed = train(config, run, resume=True, log=log)
     assert log.events[0][0] == "resumed"
     assert 0 < log.events[0][1]["step"] < step
-    assert resumed.best == whole.best
-    assert resumed.best_step == whole.best_step
+    assert resumed.path == expected.path == path
+    assert resumed.best == expected.best
+    assert resumed.best_step == expected.best_step
+    assert resumed.computed_tokens == expected.computed_tokens
+    assert resumed.padded_tokens == expected.padded_tokens
     ours = load_file(run / "adapter" / "adapter_model.safetensors")
-    theirs = load_file(tmp_path / "whole" / "adapter" / "adapter_model.safetensors")
+    theirs = load_file(unbroken / "adapter" / "adapter_model.safetensors")
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 

@@ -7,13 +7,23 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from finetune.application import certificate as certificates
+from finetune.application.batch_effect import MEASURED_ROWS, measure_batch_effect
 from finetune.application.certificate import Certificate
-from finetune.application.certified import CertifiedData, CertifiedModel
+from finetune.application.certified import CertifiedBatchEffect, CertifiedData, CertifiedModel
 from finetune.application.certify import Basis, certify
 from finetune.application.config import ProjectConfig
 from finetune.application.decision_rule import costs_of
 from finetune.application.labels_file import LabelsFile
-from finetune.application.ports import Clock, ModelOpener, Progress, StoreOpener
+from finetune.application.ports import (
+    ArtifactStore,
+    Clock,
+    DecisionModel,
+    LabelScores,
+    ModelOpener,
+    Progress,
+    StoreOpener,
+)
+from finetune.application.prepared import read_prepared
 from finetune.application.runs import OF_AN_EVALUATION, open_prepared, open_run, score_split
 from finetune.application.scored_rows import halves
 from finetune.application.statements import NOT_PROMISED
@@ -72,6 +82,7 @@ class Calibrate:
         costs = (now if ABSTAIN in run.labels.outcomes else now.without_abstention()).costs
         costs_of(run.labels.outcomes, costs)  # a wrong table is found before the model is loaded
         model = run.open_model(self.models)
+        self.progress.say(model.notice)
         validation = score_split(prepared, "validation", run.labels, model, self.progress)
         calibration = score_split(prepared, "calibration", run.labels, model, self.progress)
         run.store.write_examples("scores_validation.jsonl", validation.rows(run.labels.outcomes))
@@ -104,6 +115,7 @@ class Calibrate:
             map=found.map,
             conformal=found.conformal,
             selective=found.selective,
+            batch_effect=self._batch_effect(prepared, model, calibration.scores),
             abstain_on_ambiguous_set=config.risk.abstain_on_ambiguous_set,
             costs=costs,
             not_promised=NOT_PROMISED,
@@ -113,3 +125,12 @@ class Calibrate:
         run.store.write_json(certificates.FILE, certificate.document())
         run.finish()
         return certificate
+
+    def _batch_effect(
+        self, prepared: ArtifactStore, model: DecisionModel, together: LabelScores
+    ) -> CertifiedBatchEffect:
+        rows = read_prepared(prepared, "calibration")[:MEASURED_ROWS]
+        with self.progress.task("scoring rows alone, to compare", len(rows)) as task:
+            return measure_batch_effect(
+                model.scorer, [row.text for row in rows], together.part(slice(len(rows))), task
+            )

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError
 
 from finetune.application.certified import (
+    CertifiedBatchEffect,
     CertifiedData,
     CertifiedMap,
     CertifiedModel,
@@ -28,14 +29,15 @@ from finetune.domain.labels import LabelSet, digest
 
 FILE = "calibration.json"
 REMEDY = "run `finetune calibrate` again"
+_PRUNE = "prediction.prune"
 
 
 class Certificate(Section):
     """What ``calibration.json`` holds.
 
     That of a run binds thresholds to one model, adapter, prompt and label set; :meth:`check` refuses any
-    other.  That of probabilities from a file binds them to the outcomes alone.  ``costs`` is null where none
-    were given: then the likeliest label is the action.
+    other.  That of probabilities from a file binds them to the outcomes alone.  ``batch_effect`` is null
+    where no model was run, ``costs`` where none were given: then the likeliest label is the action.
     """
 
     version: Literal[2] = 2
@@ -49,6 +51,7 @@ class Certificate(Section):
     map: CertifiedMap
     conformal: CertifiedSets
     selective: Annotated[CertifiedRisk | InfeasibleRisk, Field(discriminator="feasible")]
+    batch_effect: CertifiedBatchEffect | None = None
     abstain_on_ambiguous_set: bool
     costs: Costs | None
     not_promised: tuple[str, ...]
@@ -66,8 +69,8 @@ class Certificate(Section):
         Raises
         ------
         IntegrityError
-            The model, adapter, prompt, tokeniser, precision or label set differs; the message names which.
-            Or the certificate is one of probabilities from a file, which fits no model.
+            The model, adapter, prompt, tokeniser, precision, pruning or label set differs; the message names
+            which.  Or the certificate is one of probabilities from a file, which fits no model.
         """
         if isinstance(self.model, CertifiedProbabilities):
             raise IntegrityError(
@@ -84,16 +87,23 @@ class Certificate(Section):
                 ("prompt", "prompt_hash"),
                 ("tokeniser or maximum length", "encoder_hash"),
                 ("numerical precision", "precision"),
+                (_PRUNE, "prune"),
             )
             if getattr(self.model, key) != found[key]
         ]
         if self.label_set_hash != labels.fingerprint() or self.outcomes != labels.outcomes:
             differing.append("label set")
         if differing:
+            remedy = REMEDY
+            if differing == [_PRUNE]:
+                remedy = (
+                    f"set it to {self.model.prune:g} (padded batches have 0 whatever it says), or {REMEDY}"
+                )
             raise IntegrityError(
                 f"the certificate was made for another {' and another '.join(differing)}",
                 where=FILE,
-                remedy=REMEDY,
+                seen=identity.prune if differing == [_PRUNE] else None,
+                remedy=remedy,
             )
 
     @property

@@ -16,7 +16,11 @@ Count = Annotated[int, Field(ge=0)]
 
 
 class CertifiedModel(Section):
-    """What was loaded: names for people, SHA-256 (hex) for machines."""
+    """What was loaded: names for people, SHA-256 (hex) for machines.
+
+    ``prune`` is the largest share of a text's label mass that its scores leave out; certificates without it
+    are of scores that left out nothing.
+    """
 
     kind: Literal["run"] = "run"
     base: str
@@ -26,6 +30,19 @@ class CertifiedModel(Section):
     prompt_hash: str
     encoder_hash: str
     precision: str
+    prune: float = Field(0.0, ge=0.0, lt=1.0)
+
+
+class CertifiedBatchEffect(Section):
+    """How far scores of a row moved, by rounding, when it was scored alone and not among others.
+
+    ``log_probability`` is the largest difference of an outcome's log-probability in nats, among outcomes of
+    at least 0.1 %; ``total_variation`` that of the probabilities of a row.  Both before the map.
+    """
+
+    rows: Count
+    log_probability: float = Field(ge=0.0)
+    total_variation: float = Field(ge=0.0, le=1.0)
 
 
 class CertifiedProbabilities(Section):

@@ -110,6 +110,8 @@ class TrainingConfig(Section):
     learning_rate: float = Field(2e-4, gt=0.0)
     per_device_batch_size: int = Field(4, ge=1)
     gradient_accumulation_steps: int = Field(4, ge=1)
+    token_tree: bool | Literal["auto"] = "auto"
+    tree_tokens: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     epochs: float = Field(3.0, gt=0.0)
     max_steps: int | None = Field(None, ge=1)
     max_length: int = Field(2048, ge=16)
@@ -149,6 +151,7 @@ class PredictionConfig(Section):
     """How labels are scored and rationales written."""
 
     batch_size: int = Field(16, ge=1)
+    prune: float = Field(1e-6, ge=0.0, le=0.01)
     rationale: bool = False
     max_rationale_tokens: int = Field(64, ge=1)
 

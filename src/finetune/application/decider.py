@@ -97,6 +97,7 @@ class Decider:
             [item.id for item in items],
             rulings,
             label_mass=scores.label_mass,
+            left_out=scores.left_out,
             rationales=rationales,
         )
 

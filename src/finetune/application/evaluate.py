@@ -58,6 +58,7 @@ class Evaluate:
                 remedy="run `finetune calibrate` again",
             )
         model = run.open_model(self.models)
+        self.progress.say(model.notice)
         certificate.check(model.identity, run.labels)
         test = score_split(prepared, "test", run.labels, model, self.progress)
         if not len(test):

@@ -98,12 +98,16 @@ def evaluate_rows(
             "rows": len(truth),
             "sha256": provenance["test_hash"],
             "shortened": int((test.scores.removed_chars > 0).sum()),
+            "left_out": float(test.scores.left_out.max()),
         },
         "certificate": {
             "hash": certificate.hash,
             "created": certificate.created,
             "statements": list(certificate.statements),
             "not_promised": list(certificate.not_promised),
+            "batch_effect": None
+            if certificate.batch_effect is None
+            else certificate.batch_effect.model_dump(mode="json"),
             "counts": {
                 "validation": certificate.data.validation_rows,
                 "conformal": certificate.data.conformal_rows,

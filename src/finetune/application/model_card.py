@@ -134,7 +134,18 @@ def _promises(certificate: Document | None) -> str:
         f"{count(data['selective_rows'])} calibration rows that training did not see; `calibration.json` "
         f"holds thresholds and hashes. It holds for exactly this base model, adapter, prompt and label set."
     )
-    return "\n".join([*lines, "", basis])
+    return "\n".join([*lines, "", basis, *_batch_effect(certificate.get("batch_effect"))])
+
+
+def _batch_effect(effect: Document | None) -> list[str]:
+    if effect is None:
+        return []
+    most = decimal(effect["total_variation"])
+    text = (
+        "Rounding makes probabilities depend on what is scored together. "
+        f"{plural(effect['rows'], 'row')} scored alone and among others differed by at most {most}."
+    )
+    return ["", text]
 
 
 def _measured(evaluation: Document | None) -> str:

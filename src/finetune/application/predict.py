@@ -118,6 +118,7 @@ class Predict:
             The certificate does not fit what was loaded.
         """
         decider = open_decider(config, self.models, self.stores)
+        self.progress.say(decider.model.notice)
         ids = _Ids()
         items = [check_text(ids.of(text), text, config.data.max_text_chars) for text in texts]
         for number, item in enumerate(items, start=1):
@@ -158,6 +159,7 @@ class Predict:
         columns, wanted = columns or config.data.columns, _wanted(rationale, config)
         total = sum(1 for _ in self.source.read(DataFile(path=input), columns))
         decider = open_decider(config, self.models, self.stores)
+        self.progress.say(decider.model.notice)
         # The same work: these bytes, this certificate, read and written in the same way.
         key = digest(
             [

@@ -108,7 +108,7 @@ def score_rows(rows: ProbabilityRows, outcomes: tuple[str, ...], decimals: int |
     log_probs, changed = _log_probabilities(rows, decimals)
     log_probs = log_probs[:, [rows.names.index(name) for name in outcomes]]
     n = len(log_probs)
-    return Scored(ids, LabelScores(log_probs, np.zeros(n), np.zeros(n, dtype=np.int64)), changed)
+    return Scored(ids, LabelScores(log_probs, np.zeros(n), np.zeros(n, dtype=np.int64), np.zeros(n)), changed)
 
 
 def add_truth(scored: Scored, rows: ProbabilityRows, labels: LabelSet) -> ScoredRows:

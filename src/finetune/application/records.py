@@ -22,6 +22,7 @@ def build_records(
     rulings: Rulings,
     *,
     label_mass: FloatArray | None = None,
+    left_out: FloatArray | None = None,
     rationales: Sequence[str | None] | None = None,
 ) -> list[DecisionRecord]:
     """Return one record per row.
@@ -34,8 +35,8 @@ def build_records(
         n names.
     rulings
         Of the same n rows.
-    label_mass
-        Shape (n,): see :class:`finetune.application.ports.LabelScores`; None where it is not known.
+    label_mass, left_out
+        Shape (n,): see :class:`finetune.application.ports.LabelScores`; None where they are not known.
     rationales
         n texts or None.
     """
@@ -53,6 +54,7 @@ def build_records(
             confidence=float(rulings.confidence[i]),
             probabilities=dict(zip(outcomes, probabilities[i].tolist(), strict=True)),
             label_mass=None if label_mass is None else float(label_mass[i]),
+            left_out=None if left_out is None else float(left_out[i]),
             prediction_set=tuple(
                 outcome for outcome, held in zip(outcomes, rulings.sets[i], strict=True) if held
             ),

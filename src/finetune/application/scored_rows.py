@@ -46,8 +46,11 @@ class ScoredRows:
                 "log_probabilities": log_probs.tolist(),
                 "label_mass": float(mass),
                 "removed_chars": int(removed),
+                "left_out": float(left_out),
             }
-            for name, column, log_probs, mass, removed in zip(self.ids, self.truth, *self.scores, strict=True)
+            for name, column, log_probs, mass, removed, left_out in zip(
+                self.ids, self.truth, *self.scores, strict=True
+            )
         ]
 
     def part(self, chosen: Sequence[int] | IntArray) -> ScoredRows:

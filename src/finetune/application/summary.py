@@ -28,7 +28,7 @@ class Sentence(TypedDict):
 def summarise(document: Mapping[str, Any]) -> list[Sentence]:
     """Return the findings of an evaluation document, the most important first."""
     findings = [_answers(document), _sets(document), _calibration(document)]
-    optional = (_cost(document), _accuracy(document), _known(document))
+    optional = (_cost(document), _accuracy(document), _left_out(document), _known(document))
     return findings + [finding for finding in optional if finding]
 
 
@@ -130,6 +130,17 @@ def _accuracy(document: Mapping[str, Any]) -> Sentence:
     if document["base"]:
         text += f" Without the adapter it would be {describe_estimate(document['base']['accuracy'])}."
     return {"topic": "accuracy", "verdict": "info", "text": text}
+
+
+def _left_out(document: Mapping[str, Any]) -> Sentence | None:
+    most = document["test"]["left_out"]
+    if most == 0.0:
+        return None
+    text = (
+        "The least likely outcomes were not scored to their ends, which moved the model's probability of no "
+        f"outcome by more than {decimal(most)}."
+    )
+    return {"topic": "left_out", "verdict": "info", "text": text}
 
 
 def _known(document: Mapping[str, Any]) -> Sentence | None:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from finetune.application.config import ProjectConfig
+from finetune.application.config import ProjectConfig, TrainingConfig
 from finetune.application.labels_file import LabelsFile
 from finetune.application.ports import (
     BEGUN,
@@ -160,7 +160,10 @@ def _some(rows: Sequence[Example], most: int | None, seed: int) -> list[Example]
 
 def _training_part(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return what of a configuration training depends on; what comes after it may differ."""
-    return {key: value for key, value in config.items() if key not in ("conformal", "risk", "prediction")}
+    part = {key: value for key, value in config.items() if key not in ("conformal", "risk", "prediction")}
+    # Configurations of earlier versions lack the keys that came later.
+    defaults = TrainingConfig().model_dump(mode="json")  # type: ignore[call-arg]
+    return {**part, "training": {**defaults, **part.get("training", {})}}
 
 
 def _finished(run: ArtifactStore, identity: Mapping[str, Any]) -> TrainReport | None:
@@ -195,7 +198,7 @@ def _check_begun(run: ArtifactStore, identity: Mapping[str, Any], *, resume: boo
             where=where,
             remedy=f"prepare the data as they were, {otherwise}",
         )
-    before, now = begun.get("config", {}), identity["config"]
+    before, now = _training_part(begun.get("config", {})), identity["config"]
     changed = [key for key in now if before.get(key) != now[key]]
     if changed:
         raise InvalidInput(

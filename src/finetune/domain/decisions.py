@@ -96,6 +96,9 @@ class DecisionRecord(_Strict):
         Outcome to probability, summing to 1; empty only where nothing was scored (`UNSCORED`).
     label_mass
         Logarithm of the probability that the model's answer is any outcome at all, in nats, at most 0.
+    left_out
+        Largest total variation distance between `probabilities`, before the calibration map, and those of
+        outcomes that are all scored to their ends, in [0, 1]; None where that is not known.
     prediction_set
         The conformal set, a subset of the outcomes; None without one.
     expected_cost
@@ -126,6 +129,7 @@ class DecisionRecord(_Strict):
     confidence: _Probability
     probabilities: dict[str, _Probability]
     label_mass: Annotated[float, Field(le=1e-3)] | None = None  # float32 sums may end slightly above 0
+    left_out: _Probability | None = None
     prediction_set: tuple[str, ...] | None = None
     expected_cost: float | None = None
     rationale: str | None = None

@@ -1,12 +1,11 @@
 import numpy as np
 import pytest
-from tests.fake_models import posterior
+from tests.fake_models import as_scores, posterior
 from tests.unit.application.world import make_world
 
 from finetune.application.certificate import read_certificate
 from finetune.application.decision_rule import certified_rule
 from finetune.application.labels_file import LabelsFile
-from finetune.application.ports import LabelScores
 from finetune.application.scored_rows import ScoredRows, halves
 from finetune.domain.checks import log_softmax
 from finetune.domain.errors import (
@@ -23,8 +22,7 @@ def true_rates(world, certificate, n=4000):
     p = np.array([posterior(f"fresh {i}", len(outcomes)) for i in range(n)])
     p /= p.sum(axis=1, keepdims=True)
     logits = log_softmax(world.models.sharpness * np.log(p))
-    scores = LabelScores(logits, np.zeros(n), np.zeros(n, dtype=np.int64))
-    rulings = certified_rule(certificate).apply(scores)
+    rulings = certified_rule(certificate).apply(as_scores(logits))
     answered = rulings.answered
     right = p[np.arange(n), np.minimum(rulings.proposals, len(outcomes) - 1)]
     error = (1 - right[answered]).mean() if answered.any() else 0.0
@@ -86,7 +84,7 @@ def test_the_counts_are_those_of_the_halves_and_the_rule_reproduces_them():
     assert certificate.selective.upper_bound <= world.config.risk.level
     rows = list(world.run.read_rows("scores_calibration.jsonl"))
     assert len(rows) == 801
-    assert set(rows[0]) == {"id", "label", "log_probabilities", "label_mass", "removed_chars"}
+    assert set(rows[0]) == {"id", "label", "log_probabilities", "label_mass", "removed_chars", "left_out"}
 
 
 def test_calibrating_twice_gives_the_same_certificate():
@@ -180,7 +178,11 @@ def test_only_the_rows_that_the_run_was_trained_beside_are_accepted():
 def test_progress_counts_every_row():
     world = make_world(sizes={"validation": 7, "calibration": 200})
     world.with_config(risk={"on_infeasible": "abstain"}).calibrate()
-    assert [(task.total, task.done) for task in world.progress.tasks] == [(7, 7), (200, 200)]
+    assert [(task.total, task.done) for task in world.progress.tasks] == [
+        (7, 7),
+        (200, 200),
+        (16, 16),  # those that are scored alone, to compare
+    ]
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -190,7 +192,7 @@ def test_copies_of_a_text_are_divided_between_the_halves(seed):
     rows = ScoredRows(
         [f"r{i}" for i in range(len(texts))],
         np.zeros(60, dtype=np.int64),
-        LabelScores(np.full((60, 2), np.log(0.5)), np.zeros(60), np.zeros(60, dtype=np.int64)),
+        as_scores(np.full((60, 2), np.log(0.5))),
     )
     copies = [sum(texts[int(name[1:])] == texts[0] for name in half.ids) for half in halves(rows, seed)]
     assert min(copies) >= 5  # hypergeometric: 4 or fewer has a probability of 1e-8
@@ -233,3 +235,16 @@ def test_sets_of_aps_that_hold_everything_say_the_right_cause():
     assert document["coverage"]["inside"]
     [said] = [finding["text"] for finding in document["summary"] if finding["topic"] == "sets"]
     assert said == sets.statement
+
+
+def test_how_batches_run_is_said():
+    world = make_world(sizes={"calibration": 50})
+    world.with_config(risk={"on_infeasible": "abstain"}).calibrate()
+    assert "Batches are not needed." in world.progress.said
+
+
+def test_what_scores_leave_out_is_kept_with_them():
+    world = make_world(sizes={"calibration": 50}, risk={"on_infeasible": "abstain"})
+    world.models.left_out = 2e-7
+    assert world.calibrate().model.prune == world.config.prediction.prune == 1e-6
+    assert {row["left_out"] for row in world.run.read_rows("scores_calibration.jsonl")} == {2e-7}

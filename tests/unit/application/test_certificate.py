@@ -39,6 +39,25 @@ def test_another_part_is_refused_by_name_and_with_a_remedy(key, name):
     assert "finetune calibrate" in caught.value.remedy
 
 
+def test_another_pruning_is_refused_with_the_value_that_fits():
+    with pytest.raises(IntegrityError, match=r"another prediction\.prune \(seen: 0\.0\)") as caught:
+        CERTIFICATE.check(replace(IDENTITY, prune=0.0), LABELS)
+    assert "set it to 1e-06" in caught.value.remedy
+    assert "finetune calibrate" in caught.value.remedy
+    with pytest.raises(IntegrityError, match=r"another adapter and another prediction\.prune") as caught:
+        CERTIFICATE.check(replace(IDENTITY, prune=0.0, adapter_hash="y"), LABELS)
+    assert caught.value.remedy == "run `finetune calibrate` again"
+
+
+def test_a_certificate_from_before_pruning_fits_scores_that_leave_out_nothing():
+    document = CERTIFICATE.document()
+    del document["model"]["prune"]
+    older = read_certificate(document, "x")
+    older.check(replace(IDENTITY, prune=0.0), LABELS)
+    with pytest.raises(IntegrityError, match=r"prediction\.prune"):
+        older.check(IDENTITY, LABELS)
+
+
 def test_another_label_set_is_refused():
     described = replace(LABELS, labels=(replace(LABELS.labels[0], description="new"), *LABELS.labels[1:]))
     with pytest.raises(IntegrityError, match="another label set"):

@@ -35,6 +35,14 @@ def test_configuration_cannot_be_changed_and_knows_its_keys():
         ProjectConfig.model_validate({**MINIMAL, "lorra": {}})
 
 
+@pytest.mark.parametrize("prune", [-1e-9, 0.02, float("nan"), "much"])
+def test_little_can_be_left_out(prune):
+    assert ProjectConfig.model_validate(MINIMAL).prediction.prune == 1e-6
+    assert ProjectConfig.model_validate({**MINIMAL, "prediction": {"prune": 0}}).prediction.prune == 0.0
+    with pytest.raises(ValidationError, match="prune"):
+        ProjectConfig.model_validate({**MINIMAL, "prediction": {"prune": prune}})
+
+
 @pytest.mark.parametrize("section", ["abstention_loss", "calibration_monitoring"])
 def test_what_is_not_in_this_version_cannot_be_enabled(section):
     with pytest.raises(ValidationError, match="literal_error"):
@@ -66,6 +74,19 @@ def test_old_model_names_are_answered_with_the_right_ones(name):
 def test_seeds_are_not_negative(section):
     with pytest.raises(ValidationError, match="greater_than_equal"):
         ProjectConfig.model_validate({**MINIMAL, **section})
+
+
+def test_token_trees_are_chosen_forced_or_off():
+    def training(**keys):
+        return ProjectConfig.model_validate({**MINIMAL, "training": keys}).training
+
+    assert (training().token_tree, training().tree_tokens) == ("auto", "auto")
+    # What YAML reads from `off`.
+    assert training(token_tree=False).token_tree is False
+    assert training(token_tree=True, tree_tokens=4096).tree_tokens == 4096
+    for wrong in ({"token_tree": "always"}, {"tree_tokens": 0}, {"tree_tokens": "many"}):
+        with pytest.raises(ValidationError, match=next(iter(wrong))):
+            training(**wrong)
 
 
 def test_shares_sum_to_one():

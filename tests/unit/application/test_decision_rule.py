@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.fake_models import as_scores
 from tests.unit.application.world import make_world
 
 from finetune.application.decision_rule import DecisionRule, certified_rule, costs_of
@@ -14,9 +15,7 @@ from finetune.domain.risk import risk_controlled_actions
 
 
 def scores_of(p, removed=None):
-    log_probs = np.log(np.asarray(p, dtype=float))
-    n = len(log_probs)
-    return LabelScores(log_probs, np.zeros(n), np.array(removed or [0] * n, dtype=np.int64))
+    return as_scores(np.log(np.asarray(p, dtype=float)), removed)
 
 
 def sets_at(threshold, k):
@@ -88,7 +87,7 @@ logits = st.lists(st.lists(st.floats(-30, 30), min_size=3, max_size=3), min_size
 def test_answered_are_exactly_the_eligible_rows_at_or_above_the_threshold(rows, threshold, cut):
     """What calibration counts as answered at a threshold is what prediction answers at it."""
     removed = [int(i == cut) for i in range(len(rows))]
-    scores = LabelScores(log_softmax(np.array(rows)), np.zeros(len(rows)), np.array(removed))
+    scores = as_scores(log_softmax(np.array(rows)), removed)
     loose = rule_of(("a", "b", "abstain")).apply(scores)
     strict = rule_of(("a", "b", "abstain"), threshold=threshold).apply(scores)
     np.testing.assert_array_equal(strict.answered, loose.eligible & (loose.score >= threshold))
@@ -99,7 +98,7 @@ def test_answered_are_exactly_the_eligible_rows_at_or_above_the_threshold(rows, 
 
 def test_a_threshold_that_nothing_reaches_answers_nothing():
     """Not even where the other outcomes are impossible, so that the log-odds are infinite."""
-    certain = LabelScores(np.array([[0.0, -np.inf, -np.inf]]), np.zeros(1), np.zeros(1, dtype=np.int64))
+    certain = as_scores(np.array([[0.0, -np.inf, -np.inf]]))
     rulings = rule_of(("a", "b", "abstain"), threshold=np.inf).apply(certain)
     assert rulings.score.tolist() == [np.inf]
     assert rulings.reasons == ("low_confidence",)
@@ -109,7 +108,7 @@ def test_a_threshold_that_nothing_reaches_answers_nothing():
 def test_where_no_set_interferes_the_domain_decides_the_same(rows, threshold):
     rule = rule_of(("a", "b", "c"), threshold=threshold)
     log_probs = log_softmax(np.array(rows))
-    rulings = rule.apply(LabelScores(log_probs, np.zeros(len(rows)), np.zeros(len(rows), dtype=np.int64)))
+    rulings = rule.apply(as_scores(log_probs))
     expected = risk_controlled_actions(log_probs, threshold, costs=rule.costs)
     np.testing.assert_array_equal(np.where(rulings.answered, rulings.taken, -1), expected)
 
@@ -117,9 +116,7 @@ def test_where_no_set_interferes_the_domain_decides_the_same(rows, threshold):
 @given(rows=logits)
 def test_each_row_is_decided_by_itself(rows):
     rule = rule_of(("a", "b", "abstain"), threshold=1.0)
-    scores = LabelScores(
-        log_softmax(np.array(rows)), np.zeros(len(rows)), np.zeros(len(rows), dtype=np.int64)
-    )
+    scores = as_scores(log_softmax(np.array(rows)))
     together = rule.apply(scores)
     for i in range(len(rows)):
         alone = rule.apply(LabelScores(*(part[i : i + 1] for part in scores)))
@@ -128,9 +125,7 @@ def test_each_row_is_decided_by_itself(rows):
 
 def test_saturated_probabilities_keep_their_order():
     log_probs = log_softmax(np.array([[50.0, 0.0, 0.0], [60.0, 0.0, 0.0]]))
-    rulings = rule_of(("a", "b", "abstain")).apply(
-        LabelScores(log_probs, np.zeros(2), np.zeros(2, dtype=int))
-    )
+    rulings = rule_of(("a", "b", "abstain")).apply(as_scores(log_probs))
     assert rulings.confidence.tolist() == [1.0, 1.0]
     assert rulings.score[0] < rulings.score[1]
 

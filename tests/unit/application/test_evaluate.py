@@ -200,3 +200,17 @@ def test_both_calibration_errors_rest_on_the_same_draws_of_rows():
     errors = measure_calibration(log_probs, truth, np.random.default_rng(0))
     assert errors["ece"]["value"] == errors["mce"]["value"]  # all rows are in one bin
     assert (errors["ece"]["low"], errors["ece"]["high"]) == (errors["mce"]["low"], errors["mce"]["high"])
+
+
+def test_what_scores_leave_out_is_said_where_there_is_any(evaluated):
+    _, document = evaluated
+    assert document["test"]["left_out"] == 0.0
+    assert "left_out" not in {finding["topic"] for finding in document["summary"]}
+    world = make_world(sizes={"test": 30})
+    world.models.left_out = 4e-7
+    world.calibrate()
+    document = world.evaluate().document()
+    assert document["test"]["left_out"] == 4e-7
+    [said] = [finding for finding in document["summary"] if finding["topic"] == "left_out"]
+    assert "by more than 4e-07" in said["text"]
+    assert said["verdict"] == "info"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.fake_models import as_scores
 from tests.unit.application.probability_world import (
     CERTIFICATE,
     EVALUATION,
@@ -22,7 +23,6 @@ from finetune.application.decision_rule import certified_rule
 from finetune.application.external import Reading
 from finetune.application.labels_file import LabelsFile
 from finetune.application.maps import apply_map, open_map
-from finetune.application.ports import LabelScores
 from finetune.application.seen_ids import KEPT, remember
 from finetune.domain.errors import (
     InfeasibleGuarantee,
@@ -100,9 +100,7 @@ def test_guarantees_hold_for_the_known_posterior(method):
         )
         logits = world.rng.normal(0.0, 2.0, (1500, 3))
         p, claimed = softmax(logits), np.log(softmax(2.0 * logits))
-        rulings = certified_rule(certificate).apply(
-            LabelScores(claimed, np.zeros(1500), np.zeros(1500, dtype=np.int64))
-        )
+        rulings = certified_rule(certificate).apply(as_scores(claimed))
         coverage.append((p * rulings.sets).sum(axis=1).mean())
         answered = rulings.answered
         wrong = 1 - p[np.arange(1500), rulings.taken % 3][answered]

@@ -163,6 +163,24 @@ def test_a_record_holds_what_stands_behind_it(desk):
             assert record.confidence >= certificate["selective"]["confidence"] - 1e-12
 
 
+def test_a_record_says_what_its_scores_leave_out(desk):
+    desk.world.models.left_out = 3e-7
+    assert {record.left_out for record in desk.text(["one", "two"])} == {3e-7}
+    assert desk.text([" "])[0].left_out is None
+
+
+def test_how_batches_run_is_said(desk):
+    desk.text(["one"])
+    assert desk.world.progress.said[-1] == "Batches are not needed."
+    desk.file()
+    assert desk.world.progress.said.count("Batches are not needed.") >= 2
+
+
+def test_another_pruning_than_at_calibration_is_refused(desk):
+    with pytest.raises(IntegrityError, match=r"another prediction\.prune"):
+        Desk(desk.world.with_config(prediction={"prune": 1e-3})).text(["a text"])
+
+
 def test_records_do_not_depend_on_the_other_texts(desk):
     texts = [f"question {i}" for i in range(12)]
     assert [desk.text([text])[0] for text in texts] == desk.text(texts)

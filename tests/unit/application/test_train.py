@@ -165,6 +165,42 @@ def test_resuming_a_finished_run_does_nothing(world):
     assert trainer.jobs == []
 
 
+NEW_KEYS = ("token_tree", "tree_tokens")
+
+
+def of_an_earlier_version(config):
+    training = {key: value for key, value in config["training"].items() if key not in NEW_KEYS}
+    return {**config, "training": training}
+
+
+def test_a_finished_run_of_an_earlier_version_is_known_as_one(world):
+    train_with(world, FakeTrainer(world.stores))(world.config)
+    run = world.run
+    run.write_yaml("config.yaml", of_an_earlier_version(run.read_yaml("config.yaml")))
+    new = ("path", "path_reason", "tree_tokens", "computed_tokens", "padded_tokens")
+    metrics = run.read_json("training_metrics.json")
+    run.write_json("training_metrics.json", {k: v for k, v in metrics.items() if k not in new})
+    trainer = FakeTrainer(world.stores)
+    report = train_with(world, trainer)(world.config, resume=True)
+    assert trainer.jobs == []
+    assert (report.outcome.path, report.outcome.tree_tokens) == ("padded", None)
+    assert world.with_config(risk={"on_infeasible": "abstain"}).calibrate().conformal.n > 0
+
+
+def test_an_interrupted_run_of_an_earlier_version_goes_on(world):
+    with pytest.raises(KeyboardInterrupt):
+        train_with(world, FakeTrainer(world.stores, interrupted=True))(world.config)
+    begun = world.run.read_json("checkpoints/job.json")
+    begun["identity"]["config"] = of_an_earlier_version(begun["identity"]["config"])
+    world.run.write_json("checkpoints/job.json", begun)
+    other = world.with_config(training={"token_tree": False})
+    with pytest.raises(InvalidInput, match="configured differently: training"):
+        train_with(other, FakeTrainer(other.stores))(other.config, resume=True)
+    trainer = FakeTrainer(world.stores)
+    train_with(world, trainer)(world.config, resume=True)
+    assert trainer.jobs[0].resume
+
+
 def test_training_again_takes_the_certificate_of_the_old_adapter_away(world):
     again = world.with_config(risk={"on_infeasible": "abstain"})
     train_with(again, FakeTrainer(again.stores))(again.config)

@@ -153,3 +153,10 @@ def test_missing_packages_name_the_extra(document, monkeypatch):
     monkeypatch.setattr(builtins, "__import__", without_matplotlib)
     with pytest.raises(MissingExtra, match=r"finetune-decisions\[report\]"):
         HtmlReport().render(document)
+
+
+def test_how_scores_are_made_stands_among_the_facts(document, page):
+    assert "those that hold at most 1e-06 of the label mass" in page
+    exact = document | {"model": document["model"] | {"prune": 0.0}}
+    assert "of all outcomes to their ends" in HtmlReport().render(exact)
+    assert "at most 0 on the probabilities of 16 rows" in page

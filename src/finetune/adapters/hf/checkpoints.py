@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from finetune.domain.errors import IntegrityError
 
@@ -75,3 +77,55 @@ def latest_checkpoint(folder: Path, processes: int = 1) -> Path | None:
             )
         return path
     return None
+
+
+def step_of(checkpoint: Path | None) -> int:
+    """Return the optimiser steps that a checkpoint has behind it; 0 without one."""
+    return 0 if checkpoint is None else int(checkpoint.name.rpartition("-")[2])
+
+
+_FACTS = {
+    "processes": "number of processes",
+    "precision": "numerical precision",
+    "path": "way to run batches",
+    "tree_tokens": "limit of tokens to a tree",
+}
+
+
+class BegunTraining:
+    """How an interrupted training runs: it must be gone on with in the same way.
+
+    Parameters
+    ----------
+    file
+        ``job.json`` of its checkpoints.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        recorded = json.loads(file.read_text(encoding="utf-8"))["machine"]
+        # Trainings of before token trees say nothing of them, and were padded.
+        self._machine: dict[str, Any] = {"path": "padded", "tree_tokens": None, **recorded}
+
+    @property
+    def path(self) -> str:
+        """``tree`` or ``padded``."""
+        return str(self._machine["path"])
+
+    def check(self, machine: Mapping[str, Any]) -> None:
+        """Check some or all facts of how the training would run here.
+
+        Raises
+        ------
+        IntegrityError
+            One of them was another one before, so that it would end with other weights.
+        """
+        before = {name: self._machine[name] for name in machine}
+        if before != machine:
+            other = " and another ".join(_FACTS[name] for name in machine if before[name] != machine[name])
+            raise IntegrityError(
+                f"the interrupted training ran with another {other}",
+                where=str(self._file),
+                seen=dict(machine),
+                remedy=f"resume it with {before}, or delete this folder to begin again",
+            )

@@ -7,10 +7,13 @@ import torch
 from transformers import PreTrainedModel
 
 from finetune.adapters.hf.encoder import HfEncoder
+from finetune.adapters.hf.engine import log_softmax
 from finetune.adapters.hf.scorer import CausalLabelScorer
-from finetune.domain.errors import FinetuneError, InvalidInput
+from finetune.adapters.hf.tree_gate import TreeChoice
+from finetune.application.config import PredictionConfig
+from finetune.domain.errors import InvalidInput
 
-# Largest difference of a label's log-probability between a plain forward and cached, padded scoring, for
+# Largest difference of a label's log-probability between a plain forward and scoring from a cache, for
 # log-probabilities of size 10.  Where an architecture's cache is not understood it is many times as large.
 _TOLERANCE = {torch.float32: 1e-2, torch.float16: 0.1, torch.bfloat16: 0.25}
 _PROBES = ("Hello", "A second and somewhat longer text, so that the first one is padded.")
@@ -43,42 +46,75 @@ def check_fits(model: PreTrainedModel, encoder: HfEncoder) -> None:
         )
 
 
+def open_scorer(model: PreTrainedModel, encoder: HfEncoder, options: PredictionConfig) -> CausalLabelScorer:
+    """Return the scorer of a model, after a comparison with plain forwards.
+
+    Parameters
+    ----------
+    model, encoder
+        The model and its encoder.
+    options
+        Batch size and pruning.
+
+    Returns
+    -------
+    CausalLabelScorer
+        Its ``path`` says how batches run, and why.  Where scores of token trees turn out wrong, they are
+        padded.
+
+    Raises
+    ------
+    InvalidInput
+        Padded scores are wrong too: see :func:`check_scoring`.
+    """
+    scorer = CausalLabelScorer(model, encoder, options.batch_size, prune=options.prune)
+    if scorer.path.path == "tree":
+        problem = _compare(scorer)
+        if problem is None:
+            return scorer
+        reason = f"Batches are padded: as token trees, labels had wrong scores ({problem})."
+        path = TreeChoice("padded", reason, scorer.path.difference)
+        scorer = CausalLabelScorer(model, encoder, options.batch_size, path=path)
+    check_scoring(scorer)
+    return scorer
+
+
 def check_scoring(scorer: CausalLabelScorer) -> None:
-    """Compare cached, padded scoring with plain forwards on two probes of different length.
+    """Compare scores with plain forwards on two probes of different length.
 
     Raises
     ------
     InvalidInput
         They differ, as for some recurrent and hybrid architectures, or the architecture has no such cache.
     """
-    model, paths = scorer.model, scorer.encoder.label_paths
+    problem = _compare(scorer)
+    if problem is not None:
+        raise _unsuited(scorer.model, problem)
+
+
+def _compare(scorer: CausalLabelScorer) -> str | None:
+    """Return how scores of all labels to their ends differ from plain forwards, or None where they agree."""
+    paths, size = scorer.encoder.label_paths, scorer.engine.batch_size
+    exact = CausalLabelScorer(scorer.model, scorer.encoder, size, path=scorer.path)
     chosen = sorted({0, max(range(len(paths)), key=lambda k: len(paths[k])), len(paths) - 1})
     try:
-        scores = scorer.score(_PROBES)
+        scores = exact.score(_PROBES)
         found = (scores.log_probabilities + scores.label_mass[:, None])[:, chosen]
         expected = np.array([[_plain(scorer, text, paths[k]) for k in chosen] for text in _PROBES])
-    except FinetuneError:
-        raise
     except (RuntimeError, ValueError, TypeError, AttributeError, IndexError) as error:
-        raise _unsuited(model, f"{type(error).__name__}: {error}") from error
+        return f"{type(error).__name__}: {error}"
     difference = float(np.abs(found - expected).max())
-    if difference > _TOLERANCE.get(model.dtype, 0.25) * max(1.0, float(np.abs(expected).max()) / 10):
-        raise _unsuited(model, f"log-probabilities differ by {difference:.3g}")
+    allowed = _TOLERANCE.get(scorer.model.dtype, 0.25) * max(1.0, float(np.abs(expected).max()) / 10)
+    return None if difference <= allowed else f"log-probabilities differ by {difference:.3g}"
 
 
 def _plain(scorer: CausalLabelScorer, text: str, path: list[int]) -> float:
     model = scorer.model
     ids, _ = scorer.encoder.score_ids(text)
-    training = model.training
-    model.eval()
-    try:
-        with torch.inference_mode():
-            logits = model(input_ids=torch.tensor([ids + path], device=model.device)).logits[0].float()
-    finally:
-        model.train(training)
-    log_probabilities = torch.log_softmax(logits, dim=-1)
+    with scorer.engine.session(), torch.inference_mode():
+        logits = model(input_ids=torch.tensor([ids + path], device=model.device)).logits[0]
     places = torch.arange(len(ids) - 1, len(ids) - 1 + len(path), device=logits.device)
-    return float(log_probabilities[places, torch.tensor(path, device=logits.device)].sum())
+    return float(log_softmax(logits)[places, torch.tensor(path, device=logits.device)].sum())
 
 
 def _unsuited(model: PreTrainedModel, seen: str) -> InvalidInput:

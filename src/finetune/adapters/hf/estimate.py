@@ -9,6 +9,9 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from finetune.adapters.hf.architectures import choose_target_modules
 from finetune.adapters.hf.loading import ResolveModel, explain_failure
+from finetune.adapters.hf.training_plan import choose_training_path
+from finetune.adapters.hf.tree_gate import TreeChoice, find_objection
+from finetune.adapters.hf.tree_training import choose_tree_tokens
 from finetune.application.config import ProjectConfig
 
 
@@ -21,7 +24,8 @@ class TrainingSize:
     """Parameters and bytes of one training process.
 
     ``weights`` and ``optimiser`` (adapter, its gradients, two Adam moments in float32) are exact;
-    ``activations`` is an estimate for rows of full length.
+    ``activations`` is an estimate for the largest forward: padded rows of full length, or a token tree of
+    ``tree_tokens`` with its mask.  ``tree_tokens`` is None where batches are padded.
     """
 
     parameters: int
@@ -29,6 +33,7 @@ class TrainingSize:
     weights: int
     optimiser: int
     activations: int
+    tree_tokens: int | None
 
     @property
     def total(self) -> int:
@@ -38,9 +43,14 @@ class TrainingSize:
     def sentence(self) -> str:
         """Return one line for people."""
         parts = (("weights", self.weights), ("optimiser", self.optimiser), ("activations", self.activations))
+        forward = (
+            "rows of full length"
+            if self.tree_tokens is None
+            else f"token trees of {self.tree_tokens:,} tokens, the most that they may have,"
+        )
         return (
-            f"{self.parameters:,} parameters, of which LoRA adds {self.trainable:,}; a step on rows of full "
-            f"length needs about {_size(self.total)} ({', '.join(f'{n} {_size(b)}' for n, b in parts)})"
+            f"{self.parameters:,} parameters, of which LoRA adds {self.trainable:,}; a step on {forward} "
+            f"needs about {_size(self.total)} ({', '.join(f'{n} {_size(b)}' for n, b in parts)})"
         )
 
 
@@ -59,10 +69,13 @@ def estimate_size(config: ProjectConfig, resolve: ResolveModel, precision: str) 
     Raises
     ------
     InvalidInput
-        The model is unknown, or has no module of a name in ``target_modules``.
+        The model is unknown, has no module of a name in ``target_modules``, or cannot run the token trees
+        that are demanded.
 
     Notes
     -----
+    Whether trees run is read from the configuration here; the numerical check follows with the weights.
+
     Kept for the backward pass, for each token: in a layer about 10 vectors of the hidden size and 4 of the
     MLP's, in the compute precision; for each adapted module its input in float32, and a mask of one byte with
     dropout; with activation checkpointing only each layer's input.  Attention scores are not among them
@@ -75,7 +88,11 @@ def estimate_size(config: ProjectConfig, resolve: ResolveModel, precision: str) 
             source, revision=config.revision, trust_remote_code=config.trust_remote_code
         )
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(model_config, trust_remote_code=config.trust_remote_code)
+            model = AutoModelForCausalLM.from_config(
+                model_config,
+                dtype=torch.bfloat16 if precision == "bf16" else torch.float32,
+                trust_remote_code=config.trust_remote_code,
+            )
     except (OSError, ValueError, KeyError) as error:
         raise explain_failure(error, config.model_id, source) from error
     targets = choose_target_modules(model, config.target_modules)
@@ -90,7 +107,14 @@ def estimate_size(config: ProjectConfig, resolve: ResolveModel, precision: str) 
     width = 2 if precision == "bf16" else 4
     settings = config.training
     text = model_config.get_text_config()
-    tokens = settings.per_device_batch_size * settings.max_length
+    length = settings.max_length
+    tokens, mask, tree_tokens = settings.per_device_batch_size * length, 0, None
+    objection = find_objection(model, length)
+    allowed = TreeChoice("tree" if objection is None else "padded", f"Batches are padded: {objection}.")
+    if choose_training_path(allowed, settings).path == "tree":
+        # Before the rows are known: as large as it can be, for it grows with what they share.
+        tree_tokens = choose_tree_tokens(model, settings, longest=length, shared=length)
+        tokens, mask = tree_tokens, (width + 1) * tree_tokens**2
     hidden, layers = text.hidden_size, text.num_hidden_layers
     if settings.gradient_checkpointing:
         per_token = width * hidden * layers
@@ -104,5 +128,6 @@ def estimate_size(config: ProjectConfig, resolve: ResolveModel, precision: str) 
         trainable=trainable,
         weights=parameters * width,
         optimiser=trainable * 16,
-        activations=per_token * tokens,
+        activations=per_token * tokens + mask,
+        tree_tokens=tree_tokens,
     )

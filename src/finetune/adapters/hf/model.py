@@ -9,7 +9,7 @@ from peft import PeftModel, get_peft_model_state_dict
 from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedModel
 
-from finetune.adapters.hf.checks import check_fits, check_scoring
+from finetune.adapters.hf.checks import check_fits, open_scorer
 from finetune.adapters.hf.encoder import HfEncoder
 from finetune.adapters.hf.loading import (
     ResolveModel,
@@ -37,6 +37,11 @@ class HfDecisionModel:
     identity: ModelIdentity
     scorer: CausalLabelScorer
     writer: CausalRationaleWriter
+
+    @property
+    def notice(self) -> str:
+        """How batches run, and why, in one sentence."""
+        return self.scorer.path.reason
 
 
 class HfModelOpener:
@@ -73,8 +78,7 @@ class HfModelOpener:
         encoder = HfEncoder(load_tokenizer(config, self._resolve), labels, prompt, config.training.max_length)
         options = config.prediction
         check_fits(model, encoder)
-        scorer = CausalLabelScorer(model, encoder, options.batch_size)
-        check_scoring(scorer)
+        scorer = open_scorer(model, encoder, options)
         return HfDecisionModel(
             identity=ModelIdentity(
                 base=config.model_id,
@@ -84,9 +88,10 @@ class HfModelOpener:
                 prompt_hash=prompt.fingerprint(),
                 encoder_hash=encoder.fingerprint(),
                 precision=precision,
+                prune=scorer.engine.prune,
             ),
             scorer=scorer,
-            writer=CausalRationaleWriter(model, encoder, options.batch_size, options.max_rationale_tokens),
+            writer=CausalRationaleWriter(scorer.engine, encoder, options.max_rationale_tokens),
         )
 
 

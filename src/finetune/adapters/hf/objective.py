@@ -1,88 +1,109 @@
-"""The Trainer subclass: answer-only loss on the logits that carry it, evaluation by label scores."""
+"""The Trainer subclass: one loss for all forwards of a step, evaluation by label scores."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.data import Sampler
-from transformers import Trainer
+from accelerate.data_loader import DataLoaderShard
+from transformers import Trainer, TrainerState
 
-from finetune.adapters.hf.batches import IGNORED, EncodedRows
-from finetune.adapters.hf.loading import accepts
+from finetune.adapters.hf.batches import Batching, LengthGroupedSampler, Step, StepCollator
 
 Evaluation = Callable[[], Mapping[str, float]]
+_TOKENS = ("computed_tokens", "padded_tokens")
 
 
 class AnswerTrainer(Trainer):
-    """transformers' Trainer with three things replaced: loss, evaluation and what a checkpoint holds.
+    """transformers' Trainer with four things replaced: rows, loss, evaluation and what a checkpoint holds.
+
+    The Trainer counts whole steps: ``gradient_accumulation_steps`` is 1, ``per_device_train_batch_size`` the
+    rows of a step on one device, and :meth:`training_step` runs them in as many forwards as they are divided
+    into.
 
     Parameters
     ----------
     evaluation
         Called at each evaluation; returns the metrics, ``log_loss`` among them.
     order
-        The sampler of the training rows.
+        The sampler of the training rows; its batches are the steps of all processes together.
+    batching
+        How the rows of a step are run.
+    forward_rows
+        Rows of one padded forward, with which the computed tokens are compared.
     **arguments
         As for :class:`transformers.Trainer`.
     """
 
-    def __init__(self, *, evaluation: Evaluation, order: Sampler[int], **arguments: Any) -> None:
+    def __init__(
+        self,
+        *,
+        evaluation: Evaluation,
+        order: LengthGroupedSampler,
+        batching: Batching,
+        forward_rows: int,
+        **arguments: Any,
+    ) -> None:
         # The Trainer asks for evaluation rows; ours are inside `evaluation`.
-        super().__init__(eval_dataset=EncodedRows(()), **arguments)
+        super().__init__(eval_dataset=(), **arguments)
         self._evaluation = evaluation
         self._order = order
-        # The loss is a sum over all answer tokens of the accumulated batch divided by their number.
-        self.loss_is_scaled_for_ga = True
-        self.model_accepts_loss_kwargs = True
-        self._keeps_logits = accepts(self.model, "logits_to_keep")
-        self._takes_positions = accepts(self.model, "position_ids")
+        self._batching = batching
+        self._collate = StepCollator(batching, forward_rows, self.args.process_index, self.args.world_size)
+        self._new_tokens = dict.fromkeys(_TOKENS, 0)
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
-        return self._order
-
-    def compute_loss(
-        self,
-        model: torch.nn.Module,
-        inputs: dict[str, torch.Tensor],
-        return_outputs: bool = False,
-        num_items_in_batch: torch.Tensor | int | None = None,
-    ) -> Any:
-        """Cross-entropy of the answer tokens, per answer token of the whole accumulated batch."""
-        labels = inputs["labels"]
-        batch = {k: v for k, v in inputs.items() if k != "labels"}
-        if not self._takes_positions:
-            del batch["position_ids"]
-        if self._keeps_logits:
-            # Rows end together, so the longest answer says how many positions carry a loss.
-            answered = (labels != IGNORED).any(dim=0)
-            keep = labels.shape[1] - int(answered.int().argmax())
-            batch["logits_to_keep"] = keep + 1
-            labels = labels[:, -keep:]
-        else:
-            labels = labels[:, 1:]
-        outputs = model(**batch, use_cache=False)
-        logits = outputs.logits[:, :-1].float()
-        total = torch.nn.functional.cross_entropy(
-            logits.reshape(-1, logits.shape[-1]), labels.reshape(-1), ignore_index=IGNORED, reduction="sum"
+    def get_train_dataloader(self) -> DataLoaderShard:
+        """Return a loader of steps, not sharded: the collator takes this process's share."""
+        return DataLoaderShard(
+            self.train_dataset,
+            batch_size=self._order.batch_size,
+            sampler=self._order,
+            collate_fn=self._collate,
         )
-        count = num_items_in_batch if num_items_in_batch is not None else (labels != IGNORED).sum()
-        loss = total / count
-        if num_items_in_batch is not None and self.args.average_tokens_across_devices:
-            # Gradients are averaged over processes, while the count is that of all of them together.
-            loss = loss * self.accelerator.num_processes
-        return (loss, outputs) if return_outputs else loss
+
+    def training_step(
+        self, model: torch.nn.Module, inputs: Step, num_items_in_batch: torch.Tensor | int | None = None
+    ) -> torch.Tensor:
+        """Run a step forward and backward; return its loss per answer token.
+
+        The sum over the answer tokens of all forwards of all processes is divided by their number, so that
+        neither the division into forwards nor the number of processes changes the gradient.
+        """
+        model.train()
+        # Gradients are averaged over processes, while the count is that of all of them together.
+        scale = self.accelerator.num_processes / inputs["answers"]
+        total = torch.zeros((), device=self.args.device)
+        last = inputs["batches"][-1]
+        for batch in inputs["batches"]:
+            # Processes may have different numbers of forwards; they exchange gradients once, in the last.
+            with nullcontext() if batch is last else self.accelerator.no_sync(model):
+                loss = self._batching.loss(model, batch) * scale
+                self.accelerator.backward(loss)
+            total += loss.detach()
+            self._new_tokens["computed_tokens"] += batch.tokens
+        self._new_tokens["padded_tokens"] += inputs["padded_tokens"]
+        return total
 
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
         """Evaluate by label scores; no vocabulary logits are kept."""
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in self._evaluation().items()}
-        self.log(dict(metrics))
+        # With the log the token counts get into the checkpoint that follows.
+        self.log({**metrics, **self._count_tokens()})
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+    def _count_tokens(self) -> dict[str, int]:
+        """Return the tokens of all processes since training began."""
+        mine = torch.tensor([self._new_tokens[name] for name in _TOKENS], device=self.args.device)
+        added = self.accelerator.reduce(mine, reduction="sum").tolist()
+        self._new_tokens = dict.fromkeys(_TOKENS, 0)
+        before = counted_tokens(self.state)
+        return {name: before[name] + number for name, number in zip(_TOKENS, added, strict=True)}
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         # The adapter and nothing else: the base's tokeniser is not ours to copy, and the Trainer's
@@ -95,3 +116,9 @@ class AnswerTrainer(Trainer):
             is_main_process=self.args.should_save,
             save_embedding_layers=False,
         )
+
+
+def counted_tokens(state: TrainerState) -> dict[str, int]:
+    """Return ``computed_tokens`` and ``padded_tokens`` up to the last evaluation; 0 before the first."""
+    entry = next((entry for entry in reversed(state.log_history) if _TOKENS[0] in entry), {})
+    return {name: int(entry.get(name, 0)) for name in _TOKENS}

@@ -9,7 +9,6 @@ import torch.distributed as dist
 
 from finetune.adapters.hf.encoder import HfEncoder
 from finetune.adapters.hf.scorer import CausalLabelScorer
-from finetune.adapters.hf.writer import generate
 from finetune.domain.calibration import compute_brier_score, compute_ece, compute_log_loss, compute_mce
 from finetune.domain.examples import Example
 from finetune.domain.labels import LabelSet
@@ -51,6 +50,13 @@ class ValidationMetrics:
 
     def __call__(self) -> Mapping[str, float]:
         """Return log_loss, accuracy, ece, mce, brier and json_validity (the last where sampled)."""
+        engine = self._scorer.engine
+        # The weights are others than the last time.
+        engine.forget()
+        with engine.session():
+            return self._measure()
+
+    def _measure(self) -> dict[str, float]:
         log_probabilities = self._scores()
         probabilities = np.exp(log_probabilities)
         metrics = {
@@ -77,19 +83,7 @@ class ValidationMetrics:
         return merged
 
     def _json_validity(self) -> float:
-        model = self._scorer.model
-        training = model.training
-        model.eval()
-        room, size = self._answer_room, self._scorer.batch_size
-        try:
-            prompts = [self._encoder.prompt_ids(row.text, room) for row in self._samples]
-            answers = [
-                answer
-                for start in range(0, len(prompts), size)
-                for answer in generate(
-                    model, self._encoder, prompts[start : start + size], room, stop_at_quote=False
-                )
-            ]
-        finally:
-            model.train(training)
+        room = self._answer_room
+        prompts = [self._encoder.prompt_ids(row.text, room) for row in self._samples]
+        answers = self._scorer.engine.write(prompts, room, stop_at_quote=False)
         return float(np.mean([parse_answer(answer, self._labels).valid for answer in answers]))

@@ -116,9 +116,19 @@ def _facts(evaluation: Mapping[str, Any]) -> list[tuple[str, str]]:
         *_model_facts(model),
         ("Certificate", f"sha256 {certificate['hash']}, of {certificate['created']}"),
         ("Rows behind the certificate", rows),
+        *_batch_facts(certificate["batch_effect"]),
         ("Test rows", f"{wording.count(evaluation['test']['rows'])} (sha256 {evaluation['test']['sha256']})"),
         ("Calibration map", wording.describe_map(evaluation["calibration"]["map"])),
         ("Outcomes", ", ".join(evaluation["outcomes"])),
+    ]
+
+
+def _batch_facts(effect: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+    if effect is None:
+        return []
+    most = wording.decimal(effect["total_variation"])
+    return [
+        ("Effect of the batch", f"at most {most} on the probabilities of {effect['rows']} rows, by rounding")
     ]
 
 
@@ -131,4 +141,11 @@ def _model_facts(model: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Prompt", f"sha256 {model['prompt_hash']}"),
         ("Tokeniser and length limit", f"sha256 {model['encoder_hash']}"),
         ("Precision", model["precision"]),
+        ("Label scores", _scores(model["prune"])),
     ]
+
+
+def _scores(prune: float) -> str:
+    if prune == 0.0:
+        return "of all outcomes to their ends"
+    return f"of all outcomes but those that hold at most {wording.decimal(prune)} of the label mass together"

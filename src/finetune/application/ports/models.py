@@ -46,17 +46,26 @@ class LabelScores(NamedTuple):
     """What a model says of ``n`` texts.
 
     ``log_probabilities`` (n, K) float64, rows normalised, columns in the order of the outcomes;
-    ``label_mass`` (n,) natural log of the probability mass on all outcomes together (≤ 0);
-    ``removed_chars`` (n,) characters left out because the text did not fit.
+    ``label_mass`` (n,) natural log of the probability mass on all outcomes together (≤ 0), too large by
+    ``-log(1 - left_out)`` at most;
+    ``removed_chars`` (n,) characters left out because the text did not fit;
+    ``left_out`` (n,) the largest total variation distance that the probabilities can have from those of
+    labels that are all scored to their ends: 0 where they were, at most ``prediction.prune`` elsewhere.
     """
 
     log_probabilities: NDArray[np.float64]
     label_mass: NDArray[np.float64]
     removed_chars: NDArray[np.int64]
+    left_out: NDArray[np.float64]
 
     def part(self, rows: NDArray[np.int64] | slice) -> LabelScores:
         """Return some of the rows."""
-        return LabelScores(self.log_probabilities[rows], self.label_mass[rows], self.removed_chars[rows])
+        return LabelScores(
+            self.log_probabilities[rows],
+            self.label_mass[rows],
+            self.removed_chars[rows],
+            self.left_out[rows],
+        )
 
 
 class LabelScorer(Protocol):
@@ -91,10 +100,16 @@ class ModelIdentity:
     encoder_hash: str
     """Of everything between a prompt and its tokens: tokeniser, chat template, length limit."""
     precision: str
+    prune: float
+    """Largest share of a text's label mass that its scores leave out."""
 
 
 class DecisionModel(Protocol):
     """A loaded model: scorer and writer share its weights."""
+
+    @property
+    def notice(self) -> str:
+        """How batches run, and why, in one sentence."""
 
     @property
     def identity(self) -> ModelIdentity:

@@ -48,6 +48,17 @@ class TrainingOutcome:
     versions: Mapping[str, str]
     main_process: bool = True
     """False in all but one process of a multi-GPU run; only that one writes files."""
+    # Runs of before token trees have none of what follows; they were padded.
+    path: str = "padded"
+    """How rows were run: ``tree`` or ``padded``."""
+    path_reason: str = ""
+    """Why, in one sentence."""
+    tree_tokens: int | None = None
+    """The most tokens that a tree had, by its budget; None where there were no trees."""
+    computed_tokens: int | None = None
+    """Tokens that all forwards computed, padding among them."""
+    padded_tokens: int | None = None
+    """Tokens that they would have computed with padding."""
 
 
 class MetricsLog(Protocol):
