@@ -2,18 +2,19 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 PEERS ?= .venv-peers
+TRAINERS ?= .venv-bench
 BIN := $(VENV)/bin
 CONFIG ?= configs/llm_lora.yaml
 TEXT ?= I have had chest pain since this morning
 WORKERS ?= auto
 
-.PHONY: install install-dev format lint test test-slow test-crosscheck benchmarks prepare-data train infer demo \
-	clean
+.PHONY: install install-dev format lint test test-slow test-crosscheck benchmarks throughput prepare-data train \
+	infer demo clean
 
 install: $(VENV)/.installed
 install-dev: $(VENV)/.installed-dev
 
-$(BIN)/python $(PEERS)/bin/python: %/bin/python:
+$(BIN)/python $(PEERS)/bin/python $(TRAINERS)/bin/python: %/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=/path/to/it")'
 	$(PYTHON) -m venv $*
 
@@ -29,6 +30,11 @@ $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
 $(PEERS)/.installed: pyproject.toml constraints.txt tests/crosscheck/requirements.txt | $(PEERS)/bin/python
 	$(PEERS)/bin/python -m pip install --quiet --no-deps --constraint constraints.txt \
 		--requirement tests/crosscheck/requirements.txt --editable .
+	touch $@
+
+$(TRAINERS)/.installed: pyproject.toml constraints.txt benchmarks/requirements.txt | $(TRAINERS)/bin/python
+	$(TRAINERS)/bin/python -m pip install --quiet --constraint constraints.txt \
+		--requirement benchmarks/requirements.txt --editable '.[hf,report]'
 	touch $@
 
 format: install-dev
@@ -56,6 +62,12 @@ test-crosscheck: $(PEERS)/.installed
 benchmarks: $(PEERS)/.installed
 	$(PEERS)/bin/python -m benchmarks.import_time
 	$(PEERS)/bin/python -m benchmarks --write docs/benchmarks.md
+
+# Against TRL and others: 50 minutes, half of them for teaching the model that scores.  Wants the machine for itself.
+throughput: $(TRAINERS)/.installed
+	$(TRAINERS)/bin/python -m benchmarks.train_throughput --write docs/throughput.md
+	$(TRAINERS)/bin/python -m benchmarks.score_throughput --write docs/throughput.md
+	$(TRAINERS)/bin/python -m benchmarks.demo_time --write docs/throughput.md
 
 prepare-data: install
 	$(BIN)/finetune prepare --config $(CONFIG)

@@ -341,7 +341,7 @@ def test_an_interrupted_training_goes_on_as_it_was_begun(tmp_path):
     begun.check(machine)
     begun.check(trees)
     for changed in ({"path": "padded"}, {"tree_tokens": 400}, {"processes": 2}):
-        with pytest.raises(IntegrityError, match="otherwise"):
+        with pytest.raises(IntegrityError, match="ran with another"):
             begun.check({**trees, **changed})
     allowed = TreeChoice("tree", "Batches run as token trees.", 1e-6)
     assert choose_training_path(allowed, TrainingConfig(), begun) is allowed
