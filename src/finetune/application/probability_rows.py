@@ -15,7 +15,7 @@ from finetune.application.scored_rows import ScoredRows
 from finetune.domain.checks import BoolArray, FloatArray, IntArray, log_softmax, sum_tolerance
 from finetune.domain.errors import InvalidInput
 from finetune.domain.labels import ABSTAIN, LabelSet, closest
-from finetune.domain.probabilities import row_blocks
+from finetune.domain.row_reader import row_blocks
 
 MOST_DECIMALS = 8
 """Numbers with more decimals than this count as exact; ``%f`` writes 6."""

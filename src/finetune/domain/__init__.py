@@ -97,7 +97,6 @@ from finetune.domain.errors import (
 from finetune.domain.examples import Example
 from finetune.domain.labels import ABSTAIN, Abstention, Label, LabelSet
 from finetune.domain.parsing import ParsedAnswer, parse_answer
-from finetune.domain.probabilities import CheckedRows
 from finetune.domain.prompts import PromptFormat, answer_text, default_prompt
 from finetune.domain.risk import (
     CostThreshold,
@@ -121,6 +120,7 @@ from finetune.domain.risk import (
     wsr_p_value,
     wsr_upper_bound,
 )
+from finetune.domain.row_reader import CheckedRows
 from finetune.domain.splits import assign_splits, detect_leakage, remove_duplicates
 from finetune.domain.statistics import (
     adjusted_p_values,

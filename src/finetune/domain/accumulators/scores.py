@@ -11,7 +11,7 @@ from finetune.domain.accumulators.base import Accumulator, require_labels
 from finetune.domain.accumulators.estimates import Mean
 from finetune.domain.calibration.scoring import brier_scores, log_losses
 from finetune.domain.checks import FloatArray, as_array, as_choice, as_count
-from finetune.domain.probabilities import INPUTS
+from finetune.domain.row_reader import INPUTS
 
 
 class _Scores(Accumulator):

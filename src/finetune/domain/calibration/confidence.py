@@ -20,7 +20,8 @@ from finetune.domain.checks import (
     sum_tolerance,
 )
 from finetune.domain.errors import InvalidInput
-from finetune.domain.probabilities import Peaks, checked_rows, open_rows, row_blocks
+from finetune.domain.probabilities import checked_rows
+from finetune.domain.row_reader import Peaks, open_rows, row_blocks
 
 _BLOCK_CELLS = 1 << 18
 # Few enough that a plain running sum over one block, as numpy.bincount makes it, keeps 12 digits.

@@ -21,7 +21,7 @@ from finetune.domain.checks import (
     write_extended,
 )
 from finetune.domain.errors import InvalidInput
-from finetune.domain.probabilities import row_blocks
+from finetune.domain.row_reader import row_blocks
 
 _BLOCK = 256
 

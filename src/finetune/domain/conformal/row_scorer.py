@@ -11,7 +11,7 @@ import numpy.typing as npt
 from finetune.domain.checks import BoolArray, FloatArray, Numbers, as_generator
 from finetune.domain.conformal.scores import Score, make_score
 from finetune.domain.errors import InvalidInput
-from finetune.domain.probabilities import RowReader, open_rows
+from finetune.domain.row_reader import RowReader, open_rows
 
 _Thresholds = TypeVar("_Thresholds", float | FloatArray, FloatArray)
 

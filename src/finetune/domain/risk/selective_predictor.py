@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from finetune.domain.checks import FloatArray, IntArray, as_choice, as_labels, as_level
 from finetune.domain.errors import InvalidInput
-from finetune.domain.probabilities import INPUTS, as_log_probabilities
+from finetune.domain.probabilities import as_log_probabilities
 from finetune.domain.risk.actions import (
     ABSTAINED,
     as_abstain_index,
@@ -18,6 +18,7 @@ from finetune.domain.risk.actions import (
 )
 from finetune.domain.risk.costs import as_cost_matrix
 from finetune.domain.risk.selective import SelectiveThreshold, selective_threshold
+from finetune.domain.row_reader import INPUTS
 
 
 class _Rows(NamedTuple):

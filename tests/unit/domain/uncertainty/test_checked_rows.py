@@ -10,7 +10,8 @@ from finetune.domain.calibration import compute_brier_score, compute_log_loss
 from finetune.domain.calibration.confidence import claimed_confidence, confidence_and_hits
 from finetune.domain.conformal.categories import calibrate_categories
 from finetune.domain.errors import InvalidInput
-from finetune.domain.probabilities import as_rows, open_rows, row_blocks
+from finetune.domain.probabilities import as_rows
+from finetune.domain.row_reader import open_rows, row_blocks
 
 
 def probabilities(rng, n, n_labels, dtype=np.float32):

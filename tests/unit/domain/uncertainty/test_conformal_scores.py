@@ -12,7 +12,8 @@ from finetune.domain.conformal import METHODS, conformal_scores
 from finetune.domain.conformal.scores import make_score
 from finetune.domain.conformal.scores.base import Limits
 from finetune.domain.errors import InvalidInput
-from finetune.domain.probabilities import INPUTS, checked_rows
+from finetune.domain.probabilities import checked_rows
+from finetune.domain.row_reader import INPUTS
 
 RANDOMISABLE = ("aps", "raps", "saps")
 FORMS = [(method, False) for method in METHODS] + [(method, True) for method in RANDOMISABLE]

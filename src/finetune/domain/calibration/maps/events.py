@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from finetune.domain.calibration.maps.rows import FittingRows, as_logits, bounded, check_labels
 from finetune.domain.checks import BoolArray, FloatArray, log_softmax
-from finetune.domain.probabilities import row_blocks
+from finetune.domain.row_reader import row_blocks
 
 
 class Event(NamedTuple):

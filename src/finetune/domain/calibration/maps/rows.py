@@ -17,7 +17,8 @@ from finetune.domain.checks import (
     log_softmax,
 )
 from finetune.domain.errors import InvalidInput
-from finetune.domain.probabilities import as_rows, row_blocks, to_log
+from finetune.domain.probabilities import as_rows, to_log
+from finetune.domain.row_reader import row_blocks
 
 Scale = Literal["logits", "log_probabilities"]
 

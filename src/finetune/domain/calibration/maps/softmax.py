@@ -14,7 +14,7 @@ import numpy as np
 
 from finetune.domain.calibration.maps.newton import Expansion, Linear, solve_by_products, solve_dense
 from finetune.domain.checks import FloatArray, IntArray
-from finetune.domain.probabilities import row_blocks
+from finetune.domain.row_reader import row_blocks
 
 # Above this many parameters the Hessian is applied, not built: it has their square of entries.
 _DENSE = 300

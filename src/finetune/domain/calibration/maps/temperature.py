@@ -18,7 +18,7 @@ from finetune.domain.calibration.maps.rows import (
 )
 from finetune.domain.checks import FloatArray, IntArray, is_number, log_softmax, read_record
 from finetune.domain.errors import InvalidInput
-from finetune.domain.probabilities import row_blocks
+from finetune.domain.row_reader import row_blocks
 
 T_MIN, T_MAX = 0.01, 10_000.0
 _MAX_STEPS = 200

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from finetune.domain.checks import BoolArray, FloatArray, IntArray, Numbers
-from finetune.domain.probabilities import RowReader, row_blocks
+from finetune.domain.row_reader import RowReader, row_blocks
 
 # -log of a float above 0 is at most this.
 _DEEPEST = 746

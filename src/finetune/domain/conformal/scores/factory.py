@@ -17,7 +17,8 @@ from finetune.domain.conformal.scores.lac import Lac
 from finetune.domain.conformal.scores.margin import Margin
 from finetune.domain.conformal.scores.ranked import Saps, TopK
 from finetune.domain.errors import InvalidInput
-from finetune.domain.probabilities import INPUTS, checked_rows
+from finetune.domain.probabilities import checked_rows
+from finetune.domain.row_reader import INPUTS
 
 _SCORES: dict[str, type[Score]] = {score.method: score for score in (Lac, Aps, Raps, Saps, Margin, TopK)}
 METHODS = tuple(_SCORES)

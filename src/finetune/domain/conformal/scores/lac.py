@@ -10,7 +10,7 @@ import numpy as np
 from finetune.domain.checks import BoolArray, FloatArray, IntArray, Numbers
 from finetune.domain.conformal.scores.base import Limits, Score, scores_of
 from finetune.domain.conformal.scores.logarithms import log_normaliser
-from finetune.domain.probabilities import RowReader
+from finetune.domain.row_reader import RowReader
 
 # Rows whose one label each is scored at a time.
 _PART = 1 << 16
