@@ -20,7 +20,7 @@ from finetune.domain.conformal.quantile import CoverageLaw, conformal_rank, fewe
 from finetune.domain.errors import CoverageWarning, InvalidInput
 
 _SHOWN = 10
-_PART = 1 << 16
+_FEW, _PART = 1 << 11, 1 << 16
 
 
 class Category(NamedTuple):
@@ -180,13 +180,14 @@ def _grouped(scores: FloatArray, codes: IntArray, starts: IntArray) -> FloatArra
     """Scores category by category, from these places on; in parts, for an order takes the room of scores."""
     grouped, free = np.empty_like(scores), starts.copy()
     small = np.min_scalar_type(len(starts))
-    for start in range(0, len(scores), _PART):
-        part = codes[start : start + _PART]
+    step = max(_FEW, min(len(scores) // 8, _PART))
+    for start in range(0, len(scores), step):
+        part = codes[start : start + step]
         order = np.argsort(part.astype(small), kind="stable")
         counts = np.bincount(part, minlength=len(starts))
         # How far each category's free place lies behind its first one of this part.
         ahead = free - (np.cumsum(counts) - counts)
-        grouped[np.arange(len(part)) + ahead[part[order]]] = scores[start : start + _PART][order]
+        grouped[np.arange(len(part)) + ahead[part[order]]] = scores[start : start + step][order]
         free += counts
     return grouped
 

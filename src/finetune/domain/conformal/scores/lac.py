@@ -44,8 +44,12 @@ class Lac(Score):
         with np.errstate(divide="ignore"):
             for start in range(0, len(rows), _PART):
                 part = slice(start, min(start + _PART, len(rows)))
-                places = np.arange(part.start, part.stop) * rows.shape[1] + labels[part]
-                scores[part] = scores_of(cells.take(places), logarithm=self._logarithm)
+                places = np.arange(part.start * rows.shape[1], part.stop * rows.shape[1], rows.shape[1])
+                places += labels[part]
+                scores[part] = cells.take(places)
+                if self._logarithm:
+                    np.log(scores[part], out=scores[part])
+                np.subtract(0.0, scores[part], out=scores[part])
         return scores
 
     def sets(
