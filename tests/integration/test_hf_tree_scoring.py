@@ -216,6 +216,20 @@ def test_pruning_saves_tokens(model, encoder, forwards):
     assert tokens(1e-2) < tokens(1e-6) < tokens(0.0)
 
 
+def test_no_token_is_run_twice_where_the_labels_of_a_batch_do_not_fit(model, encoder, forwards):
+    def tokens(nodes: int) -> int:
+        scorer = make(model, encoder, batch_size=8, prune=1e-4)
+        scorer.score(MANY[:1])
+        scorer.engine._nodes = nodes
+        forwards.clear()
+        same(scorer.score(MANY[:8]), expected)
+        return sum(forwards)
+
+    expected = make(model, encoder, prune=1e-4).score(MANY[:8])
+    texts = sum(len(encoder.score_ids(text)[0]) for text in MANY[:8])
+    assert tokens(texts) == tokens(10_000)
+
+
 # Weights ---------------------------------------------------------------------------------------------
 
 

@@ -138,6 +138,15 @@ class TokenTree:
         self._children.update(zip(zip(parents, new, strict=True), nodes, strict=True))
         return np.array([*path, *nodes], dtype=np.int64)
 
+    def count_new(self, sequences: Sequence[Sequence[int]], starts: Sequence[int]) -> int:
+        """Return how many nodes these sequences would add together, each to its start, and add none."""
+        size = len(self)
+        for sequence, start in zip(sequences, starts, strict=True):
+            self.add(sequence, start=start)
+        new = len(self) - size
+        self.truncate(size)
+        return new
+
     def truncate(self, size: int) -> None:
         """Forget all nodes but the first ``size``, as if what came later had never been added.
 

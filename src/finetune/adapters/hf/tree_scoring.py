@@ -147,16 +147,30 @@ class TreeEngine(Engine):
         root = np.zeros(1, dtype=np.int64)
         jobs = [_Job(i, end, Run((), root)) for i, end in enumerate(ends)]
         self._learn(texts, [path[-1:] for path in texts.paths], jobs, walks)
-        size = len(cached)
+        self._finish(cached, walks, ends, base=len(cached))
+        return walks
+
+    def _finish(self, cached: CachedTree, walks: Sequence[LabelWalk], ends: Sequence[int], base: int) -> None:
+        """Run what is wanted of the labels of texts that end at these nodes, level by level.
+
+        Where a level does not fit beside those above it, one half of the texts is run to its end before the
+        other: nodes that are dropped between levels are run again.  Of a single text they have to be.
+        """
         while jobs := [
             _Job(i, end, run)
             for i, (end, walk) in enumerate(zip(ends, walks, strict=True))
             for run in self._labels.runs(walk.wanted())
         ]:
+            size = len(cached)
+            if len(walks) > 1 and size + _count_new(cached, jobs) > base + self._nodes:
+                half = len(walks) // 2
+                self._finish(cached, walks[:half], ends[:half], base)
+                cached.truncate(min(size, len(cached)))
+                self._finish(cached, walks[half:], ends[half:], base)
+                return
             for part in self._parts(jobs):
-                new = sum(len(job.run.tokens) for job in part)
-                if len(cached) + new > size + self._nodes:
-                    cached.truncate(size)
+                if len(cached) + _count_new(cached, part) > base + self._nodes:
+                    cached.truncate(base)
                 grown = cached.extend(
                     [job.run.tokens for job in part],
                     starts=[job.end for job in part],
@@ -164,10 +178,9 @@ class TreeEngine(Engine):
                 )
                 asked = [path[-len(job.run.nodes) :] for path, job in zip(grown.paths, part, strict=True)]
                 self._learn(grown, asked, part, walks)
-        return walks
 
     def _parts(self, jobs: Sequence[_Job]) -> Iterator[list[_Job]]:
-        """Divide jobs into forwards whose nodes and logits fit."""
+        """Divide jobs into forwards whose nodes and logits fit, even where nothing of them is there."""
         part: list[_Job] = []
         nodes = logits = 0
         for job in jobs:
@@ -202,3 +215,7 @@ class TreeEngine(Engine):
 
     def _is_closed(self, tokens: list[int]) -> bool:
         return closed_length(self.encoder.tokenizer.decode(tokens)) is not None
+
+
+def _count_new(cached: CachedTree, jobs: Sequence[_Job]) -> int:
+    return cached.tree.count_new([job.run.tokens for job in jobs], [job.end for job in jobs])

@@ -71,7 +71,7 @@ class BinSums:
 
     def add_events(self, p: Numbers, happened: BoolArray, edges: FloatArray) -> None:
         """Add rows of the only event: probabilities and whether it happened, shape (m,)."""
-        size, weights = self.counts.size, p.astype(np.float64, copy=False)
+        size, weights = self.counts.size, p.astype(np.float64)
         # A part of the rows for each part of the cells, and in it the rows whose event did not happen first.
         parts = -(-len(p) // _PART)
         cells = bin_index(p, edges)
@@ -81,7 +81,8 @@ class BinSums:
         shape = (parts, 2, 1, size)
         counts = np.bincount(cells, minlength=2 * size * parts).reshape(shape).sum(axis=0)
         sums = np.bincount(cells, weights=weights, minlength=2 * size * parts).reshape(shape).sum(axis=0)
-        squares = np.bincount(cells, weights=weights * weights, minlength=2 * size * parts)
+        weights *= weights
+        squares = np.bincount(cells, weights=weights, minlength=2 * size * parts)
         self.counts[...] += counts[0] + counts[1]
         self.hits[...] += counts[1]
         self.sums.add(np.stack([sums[0] + sums[1], squares.reshape(shape).sum(axis=(0, 1)), sums[1]]))

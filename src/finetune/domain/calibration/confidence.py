@@ -81,7 +81,7 @@ def confidence_blocks(y_prob: npt.ArrayLike, y_true: npt.ArrayLike) -> Iterator[
     n, n_labels = reader.rows.shape
     labels = as_labels(y_true, n_rows=n, n_labels=n_labels, name="y_true")
     confidence, hits = np.empty(n, reader.rows.dtype), np.empty(n, np.bool_)
-    for block in row_blocks(reader.rows, bytes_made=5):
+    for block in row_blocks(reader.rows, bytes_made=3):
         peaks = reader.read_peaks(block)
         confidence[block] = peaks.maxima
         hits[block] = _predicted(peaks, labels[block])
@@ -116,7 +116,7 @@ def claimed_confidence(y_prob: npt.ArrayLike) -> Numbers:
         return checked_events(array, name="y_prob")
     reader = open_rows(y_prob, name="y_prob")
     largest = np.empty(len(reader.rows), reader.rows.dtype)
-    for block in row_blocks(reader.rows, bytes_made=5):
+    for block in row_blocks(reader.rows, bytes_made=3):
         np.minimum(reader.read_peaks(block).maxima, 1.0, out=largest[block])
     return largest
 
@@ -158,5 +158,6 @@ def blocks(n_rows: int, n_columns: int) -> Iterator[slice]:
 
 
 def event_blocks(n_rows: int) -> Iterator[slice]:
-    """Slices of rows of which few numbers each are computed."""
-    return (slice(start, min(start + _EVENT_ROWS, n_rows)) for start in range(0, n_rows, _EVENT_ROWS))
+    """Slices of rows of which few numbers each are computed, half of the rows at most unless they are few."""
+    step = max(_BLOCK_ROWS, min(-(-n_rows // 2), _EVENT_ROWS))
+    return (slice(start, min(start + step, n_rows)) for start in range(0, n_rows, step))
