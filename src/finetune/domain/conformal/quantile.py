@@ -41,7 +41,8 @@ def conformal_rank(n: int, alpha: float) -> int:
     (9, 9)
     """
     n = as_count(n, name="n")
-    return math.ceil((n + 1) * (1 - Fraction(str(as_level(alpha, name="alpha")))))
+    level = Fraction(str(as_level(alpha, name="alpha")))
+    return -(-(n + 1) * (level.denominator - level.numerator) // level.denominator)
 
 
 def fewest_rows(alpha: float) -> int:
