@@ -26,6 +26,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, Q
 from finetune.adapters.embedded.base import model_folder
 from finetune.adapters.embedded.messages import generate_messages, labels_document
 from finetune.adapters.hf.encoder import HfEncoder
+from finetune.adapters.hf.row_attention import attend_in_rows
 from finetune.adapters.hf.trees import tree_loss
 from finetune.application.config import ProjectConfig, PromptConfig
 from finetune.application.labels_file import LabelsFile
@@ -137,6 +138,7 @@ def teach(base: Path, folder: Path, shapes: Sequence[str], steps: int, rows: int
     """
     torch.manual_seed(SEED)
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    attend_in_rows(model, enabled=True)
     AutoTokenizer.from_pretrained(base).save_pretrained(folder)
     tasks = {shape: load_task(shape) for shape in shapes}
     bare = [_lessons(base, task, whole=False) for shape, task in tasks.items() if shape in REAL]

@@ -69,9 +69,9 @@ def forwards(monkeypatch) -> list[int]:
     sizes: list[int] = []
     run = trees._forward
 
-    def counted(model, ids, *rest):
-        sizes.append(len(ids))
-        return run(model, ids, *rest)
+    def counted(model, tree, nodes, *rest):
+        sizes.append(len(nodes))
+        return run(model, tree, nodes, *rest)
 
     monkeypatch.setattr(trees, "_forward", counted)
     return sizes

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -29,10 +31,12 @@ from transformers import (
 from finetune.adapters.hf import trees
 from finetune.adapters.hf.architectures import choose_target_modules
 from finetune.adapters.hf.loading import quiet
+from finetune.adapters.hf.row_attention import ROW_ATTENTION, row_attention, to_device
 from finetune.adapters.hf.trees import CachedTree, tree_logits, tree_loss
 from finetune.domain.errors import InvalidInput
 from finetune.domain.token_tree import TokenTree, target_counts
 from finetune.domain.tree_batches import pack
+from finetune.domain.tree_rows import lay_out
 
 SIZES = {
     "vocab_size": 120,
@@ -132,9 +136,12 @@ def planted(rows: list[list[int]]) -> tuple[TokenTree, list[np.ndarray]]:
     return tree, [tree.add(row) for row in rows]
 
 
-@pytest.fixture(scope="module", params=CONFIGS)
+ATTENTION = ["sdpa", ROW_ATTENTION]
+
+
+@pytest.fixture(scope="module", params=itertools.product(CONFIGS, ATTENTION), ids="-".join)
 def model(request) -> PreTrainedModel:
-    return build_kind(request.param)
+    return build_kind(*request.param)
 
 
 def worst_difference(model, rows: list[list[int]]) -> float:
@@ -160,9 +167,10 @@ def test_eager_attention_sees_the_same(kind):
     assert worst_difference(build_kind(kind, "eager"), ROWS) <= 1e-5
 
 
+@pytest.mark.parametrize("attention", ATTENTION)
 @pytest.mark.parametrize("kind", CONFIGS)
-def test_loss_and_every_lora_gradient_are_those_of_plain_forwards(kind):
-    model = with_lora(build_kind(kind)).train()
+def test_loss_and_every_lora_gradient_are_those_of_plain_forwards(kind, attention):
+    model = with_lora(build_kind(kind, attention)).train()
     tree, paths = planted(ROWS)
     targets = target_counts(paths, STARTS)
     answers = int(targets.counts.sum())
@@ -215,6 +223,37 @@ def test_the_layers_share_one_mask_in_the_backward_pass(autocast):
         loss = tree_loss(model, tree, target_counts(paths, STARTS))
     loss.backward()
     assert len(masks) == 1
+
+
+def test_rows_survive_activation_checkpointing():
+    model = with_lora(build_kind("qwen2", ROW_ATTENTION)).train()
+    tree, paths = planted(ROWS)
+    targets = target_counts(paths, STARTS)
+    tree_loss(model, tree, targets).backward()
+    expected = gradients(model)
+    model.activation_checkpointing_enable({"use_reentrant": False})
+    model.enable_input_require_grads()
+    tree_loss(model, tree, targets).backward()
+    for name, gradient in gradients(model).items():
+        torch.testing.assert_close(gradient, expected[name])
+
+
+def test_a_model_that_attends_in_rows_runs_and_writes_as_before():
+    model, other = build_kind("qwen2", ROW_ATTENTION), build_kind("qwen2")
+    batch = torch.tensor([[0, 0, *OTHER[:5]], OTHER[:7]])
+    seen = (batch != 0).long()
+    with torch.inference_mode():
+        wanted = other(input_ids=batch, attention_mask=seen).logits[:, -1]
+        torch.testing.assert_close(model(input_ids=batch, attention_mask=seen).logits[:, -1], wanted)
+        settings = {"attention_mask": seen, "max_new_tokens": 5, "do_sample": False}
+        assert model.generate(batch, **settings).tolist() == other.generate(batch, **settings).tolist()
+
+
+def test_a_layer_whose_attention_rows_do_not_know_is_an_error():
+    states = torch.zeros(1, 2, 3, 4)
+    rows = to_device(lay_out(planted([[1, 2, 3]])[0], np.arange(3)), torch.float32, torch.device("cpu"))
+    with pytest.raises(ValueError, match="does not know softcap"):
+        row_attention(torch.nn.Module(), states, states, states, None, tree_rows=rows, softcap=30.0)
 
 
 def test_several_trees_under_a_budget_add_up_to_one():
@@ -297,7 +336,7 @@ def test_an_error_leaves_a_cached_tree_as_it_was(monkeypatch):
     torch.testing.assert_close(found.logits, plain_logits(model, ROWS[0]), rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("attention", [*ATTENTION, "eager"])
 @pytest.mark.parametrize("autocast", [False, True])
 def test_bfloat16_sees_the_same_within_its_rounding(attention, autocast):
     model = build_kind("qwen2", attention, torch.float32 if autocast else torch.bfloat16)
@@ -309,8 +348,9 @@ def test_bfloat16_sees_the_same_within_its_rounding(attention, autocast):
             assert (logits[path.tolist()] - expected).abs().max() <= 0.02 * expected.abs().max()
 
 
-def test_a_model_in_data_parallel_training_runs_trees():
-    model = with_lora(build_kind("qwen2"))
+@pytest.mark.parametrize("attention", ATTENTION)
+def test_a_model_in_data_parallel_training_runs_trees(attention):
+    model = with_lora(build_kind("qwen2", attention))
     tree, paths = planted(ROWS)
     targets = target_counts(paths, STARTS)
     tree_loss(model, tree, targets).backward()

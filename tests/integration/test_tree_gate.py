@@ -29,9 +29,11 @@ from transformers import (
     Qwen3NextConfig,
 )
 
-from finetune.adapters.hf import tree_gate
+from finetune.adapters.hf import tree_gate, trees
+from finetune.adapters.hf.row_attention import attends_in_rows
 from finetune.adapters.hf.tree_gate import TOLERANCE, choose_path, find_objection
 from finetune.domain.token_tree import TokenTree
+from finetune.domain.tree_rows import TreeRows, lay_out
 
 LINEAR = {
     "layer_types": ["linear_attention", "full_attention"],
@@ -98,7 +100,7 @@ def test_plain_attention_runs_trees(kind, dtype):
     assert choice.path == "tree"
     assert choice.difference is not None
     assert choice.difference <= TOLERANCE[dtype] / 2
-    assert choice.reason.startswith("Batches run as token trees: ")
+    assert choice.reason.startswith("Batches run as token trees, with attention in rows: ")
     assert f"{choice.difference:.1g}" in choice.reason
     assert model.training
 
@@ -140,14 +142,51 @@ class LeakyTree(TokenTree):
         return mask
 
 
+def leaky_rows(tree: TokenTree, run: np.ndarray) -> TreeRows:
+    """As leaky as the tree, in rows."""
+    rows = lay_out(tree, run)
+    token = int(run.max())
+    place = int(rows.places[np.flatnonzero(run == token)[0]])
+    for group in rows.groups:
+        if place < group.queries.size:
+            row, query = divmod(place, group.queries.shape[1])
+            foreign = np.flatnonzero(~group.sees[row, query])[0]
+            group.sees[row, query, foreign] = True
+            break
+        place -= group.queries.size
+    return rows
+
+
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize("kind", ["glm4", "qwen2", "glm4_moe"])
 def test_one_foreign_token_in_sight_is_noticed(kind, dtype, monkeypatch):
     monkeypatch.setattr(tree_gate, "TokenTree", LeakyTree)
-    choice = choose_path(build_kind(kind, dtype=dtype), LONGEST)
+    monkeypatch.setattr(trees, "lay_out", leaky_rows)
+    model = build_kind(kind, dtype=dtype)
+    choice = choose_path(model, LONGEST)
+    assert not attends_in_rows(model)
     assert choice.path == "padded"
     assert choice.difference > TOLERANCE[dtype]
     assert f"{TOLERANCE[dtype]:g} is allowed" in choice.reason
+
+
+def test_rows_come_first_and_masks_where_rows_are_wrong(monkeypatch):
+    model = build_kind("qwen2")
+    assert "with attention in rows" in choose_path(model, LONGEST).reason
+    assert attends_in_rows(model)
+    again = choose_path(model, LONGEST)
+    assert again.path == "tree"
+    monkeypatch.setattr(trees, "lay_out", leaky_rows)
+    choice = choose_path(model, LONGEST)
+    assert choice.path == "tree"
+    assert "with one mask for each tree" in choice.reason
+    assert not attends_in_rows(model)
+
+
+def test_eager_attention_keeps_masks():
+    model = build_kind("gemma3", "eager")
+    assert "with one mask for each tree" in choose_path(model, LONGEST).reason
+    assert model.config._attn_implementation == "eager"
 
 
 def test_a_model_of_nothing_but_nan_runs_no_trees():

@@ -27,7 +27,7 @@ from finetune.adapters.hf.tree_training import (
     TreeBatches,
     choose_tree_tokens,
     common_start,
-    relative_operations,
+    compare_work,
 )
 from finetune.application.config import TrainingConfig
 from finetune.application.ports import EncodedExample
@@ -264,7 +264,9 @@ def half_billion():
 
 def test_a_tree_takes_no_more_tokens_than_a_padded_forward(half_billion):
     def chosen(longest: int, **settings) -> int:
-        return choose_tree_tokens(half_billion, TrainingConfig(**settings), longest=longest, shared=100)
+        return choose_tree_tokens(
+            half_billion, TrainingConfig(**settings), longest=longest, shared=100, in_rows=False
+        )
 
     assert chosen(150, per_device_batch_size=1) == 150
     assert chosen(150, per_device_batch_size=4) == 600
@@ -288,18 +290,44 @@ def example(*ids: int) -> EncodedExample:
     return EncodedExample(ids, len(ids) - 1, 0)
 
 
+def operations(model, steps, budget: int, size: int, *, in_rows: bool = False) -> float:
+    return compare_work(model, steps, budget, size, in_rows=in_rows).operations
+
+
 def test_operations_are_counted_with_attention_and_padding(half_billion):
     one, other = example(*range(100)), example(*range(100, 200))
-    assert relative_operations(half_billion, [[one]], 1000, 4) == 1.0
-    assert relative_operations(half_billion, [[one], [other]], 1000, 4) == 1.0
+    assert operations(half_billion, [[one]], 1000, 4) == 1.0
+    assert operations(half_billion, [[one], [other]], 1000, 4) == 1.0
     # All of it shared: half of the tokens, in a forward of the same length.
-    assert relative_operations(half_billion, [[one, one]], 1000, 4) == 0.5
-    assert relative_operations(half_billion, [[one, one]], 1000, 1) == 0.5
+    assert operations(half_billion, [[one, one]], 1000, 4) == 0.5
+    assert operations(half_billion, [[one, one]], 1000, 1) == 0.5
     # Nothing shared: as many tokens, each of which attends to twice as many.
-    assert 1.0 < relative_operations(half_billion, [[one, other]], 1000, 4) < 1.02
-    assert relative_operations(half_billion, [[one, other]], 100, 4) == 1.0
+    assert 1.0 < operations(half_billion, [[one, other]], 1000, 4) < 1.02
+    assert operations(half_billion, [[one, other]], 100, 4) == 1.0
     # Nearly half of the rectangle is padding.
-    assert relative_operations(half_billion, [[one, example(*range(300, 310))]], 1000, 4) < 0.6
+    assert operations(half_billion, [[one, example(*range(300, 310))]], 1000, 4) < 0.6
+
+
+def test_rows_attend_to_nothing_in_vain(half_billion):
+    one, other = example(*range(100)), example(*range(100, 200))
+    assert operations(half_billion, [[one, other]], 1000, 4, in_rows=True) == 1.0
+    half = example(*range(50), *range(200, 250))
+    shared = operations(half_billion, [[one, half]], 1000, 4, in_rows=True)
+    assert 0.74 < shared <= 0.75 < operations(half_billion, [[one, half]], 1000, 4)
+
+
+def test_a_tree_in_rows_has_the_tokens_of_a_padded_forward(half_billion):
+    settings = TrainingConfig(per_device_batch_size=1000)
+    assert choose_tree_tokens(half_billion, settings, longest=150, shared=100, in_rows=True) == 150_000
+
+
+def test_the_share_of_a_mask_is_that_of_its_bytes(half_billion):
+    one, other = example(*range(100)), example(*range(100, 200))
+    kept = 4 * 24 * (10 * 896 + 4 * 4864)
+    dense = compare_work(half_billion, [[one, other]], 1000, 4, in_rows=False).mask_share
+    assert dense == pytest.approx(5 * 200 / kept)
+    rows = compare_work(half_billion, [[one, other]], 1000, 4, in_rows=True).mask_share
+    assert rows == pytest.approx(5 * 100 / kept)
 
 
 @pytest.mark.parametrize(

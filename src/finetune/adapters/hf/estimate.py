@@ -113,8 +113,9 @@ def estimate_size(config: ProjectConfig, resolve: ResolveModel, precision: str) 
     allowed = TreeChoice("tree" if objection is None else "padded", f"Batches are padded: {objection}.")
     if choose_training_path(allowed, settings).path == "tree":
         # Before the rows are known: as large as it can be, for it grows with what they share.
-        tree_tokens = choose_tree_tokens(model, settings, longest=length, shared=length)
-        tokens, mask = tree_tokens, (width + 1) * tree_tokens**2
+        in_rows = text._attn_implementation == "sdpa"
+        tree_tokens = choose_tree_tokens(model, settings, longest=length, shared=length, in_rows=in_rows)
+        tokens, mask = tree_tokens, (width + 1) * tree_tokens * (length if in_rows else tree_tokens)
     hidden, layers = text.hidden_size, text.num_hidden_layers
     if settings.gradient_checkpointing:
         per_token = width * hidden * layers

@@ -9,12 +9,15 @@ from transformers import PreTrainedModel
 
 from finetune.adapters.hf.batches import Batching, LengthGroupedSampler, PaddedBatches
 from finetune.adapters.hf.checkpoints import BegunTraining
+from finetune.adapters.hf.row_attention import attends_in_rows
+from finetune.adapters.hf.tree_budget import MASK_SHARE
 from finetune.adapters.hf.tree_gate import TreeChoice
 from finetune.adapters.hf.tree_training import (
     TreeBatches,
     choose_tree_tokens,
     common_start,
-    relative_operations,
+    compare_work,
+    kept_in_training,
 )
 from finetune.application.config import TrainingConfig
 from finetune.application.ports import EncodedExample
@@ -72,9 +75,17 @@ def plan_training(
     path = choose_training_path(allowed, settings, begun)
     if path.path == "tree":
         longest = max(len(row.ids) for row in rows)
-        budget = choose_tree_tokens(model, settings, longest=longest, shared=common_start(rows))
         steps = [[rows[i] for i in step[::world]] for step in order.first_steps(_SAMPLE)]
-        ratio = relative_operations(model, steps, budget, size)
+        lengths = {"longest": longest, "shared": common_start(rows)}
+        kept = kept_in_training(settings)
+        in_rows = attends_in_rows(model)
+        budget = choose_tree_tokens(model, settings, **lengths, in_rows=in_rows)
+        work = compare_work(model, steps, budget, size, in_rows=in_rows, kept=kept)
+        if settings.tree_tokens == "auto" and work.mask_share > MASK_SHARE:
+            # Rows that branch late: a mask beside them as large as one for the whole tree.
+            budget = min(budget, choose_tree_tokens(model, settings, **lengths, in_rows=False))
+            work = compare_work(model, steps, budget, size, in_rows=in_rows, kept=kept)
+        ratio = work.operations
         if settings.token_tree is True or ratio < 1.0:
             return TrainingPlan(path, budget, TreeBatches(budget))
         reason = f"Batches are padded: as token trees these rows would take {ratio:.2f} times the operations."

@@ -8,10 +8,14 @@ from typing import Literal
 from torch import nn
 from transformers import PreTrainedModel
 
+from finetune.adapters.hf.row_attention import attends_in_rows
+
 Kept = Literal["activations", "checkpoints", "cache"]
 
 MASK_SHARE = 0.1
 ATTENTION_SHARE = 0.5
+# Of the tokens of a tree that is scored in rows, and of their masks.
+ROW_MEMORY = 256 * 1024 * 1024
 
 
 def token_budget(model: PreTrainedModel, *, longest: int, shared: int = 0, kept: Kept = "activations") -> int:
@@ -60,6 +64,44 @@ def token_budget(model: PreTrainedModel, *, longest: int, shared: int = 0, kept:
     config = model.config.get_text_config()
     layers, hidden, heads = config.num_hidden_layers, config.hidden_size, config.num_attention_heads
     size = getattr(config, "head_dim", None) or hidden // heads
+    width = model.get_input_embeddings().weight.element_size()
+    by_mask = MASK_SHARE * kept_bytes(model, kept) / (width + 1)
+    # Tokens at which attention would cost as much as the linear layers.
+    even = 2 * active_weights(model) / (4 * heads * size * layers)
+    by_attention = ATTENTION_SHARE * even
+    by_sharing = shared + math.sqrt(shared * (shared + even))
+    return max(longest, int(min(by_mask, max(by_attention, by_sharing))))
+
+
+def scoring_budget(model: PreTrainedModel, shared: int) -> int:
+    r"""Return the most tokens that a tree should have that is scored.
+
+    Parameters
+    ----------
+    model
+        The model, on any device; whether it attends in rows must have been decided.
+    shared
+        Tokens that all prompts begin with.
+
+    Returns
+    -------
+    int
+        What :func:`token_budget` says.  With attention in rows at least :math:`M / (k + 2 s (b + 1))`: what
+        is kept of the tokens, and their masks over ``s`` shared tokens in rows that are at least half full,
+        take ``M`` = 256 MiB.
+    """
+    dense = token_budget(model, longest=1, kept="cache")
+    if not attends_in_rows(model):
+        return dense
+    width = model.get_input_embeddings().weight.element_size()
+    return max(dense, ROW_MEMORY // (kept_bytes(model, "cache") + 2 * shared * (width + 1)))
+
+
+def kept_bytes(model: PreTrainedModel, kept: Kept) -> int:
+    """Return the memory of what is kept of a token, see :func:`token_budget`."""
+    config = model.config.get_text_config()
+    layers, hidden, heads = config.num_hidden_layers, config.hidden_size, config.num_attention_heads
+    size = getattr(config, "head_dim", None) or hidden // heads
     inner = getattr(config, "intermediate_size", None) or 4 * hidden
     one_layer = 10 * hidden + 4 * inner
     numbers = {
@@ -67,13 +109,7 @@ def token_budget(model: PreTrainedModel, *, longest: int, shared: int = 0, kept:
         "checkpoints": layers * hidden + one_layer,
         "cache": 2 * layers * (getattr(config, "num_key_value_heads", None) or heads) * size + one_layer,
     }[kept]
-    width = model.get_input_embeddings().weight.element_size()
-    by_mask = MASK_SHARE * width * numbers / (width + 1)
-    # Tokens at which attention would cost as much as the linear layers.
-    even = 2 * active_weights(model) / (4 * heads * size * layers)
-    by_attention = ATTENTION_SHARE * even
-    by_sharing = shared + math.sqrt(shared * (shared + even))
-    return max(longest, int(min(by_mask, max(by_attention, by_sharing))))
+    return int(model.get_input_embeddings().weight.element_size() * numbers)
 
 
 def active_weights(model: PreTrainedModel) -> int:

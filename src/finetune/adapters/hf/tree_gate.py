@@ -11,6 +11,7 @@ from transformers import DynamicCache, PreTrainedConfig, PreTrainedModel
 from transformers.cache_utils import DummyLayer, DynamicLayer, DynamicSlidingWindowLayer
 
 from finetune.adapters.hf.loading import accepts
+from finetune.adapters.hf.row_attention import ROW_ATTENTION, attend_in_rows, attends_in_rows
 from finetune.adapters.hf.trees import CachedTree, tree_logits
 from finetune.domain.token_tree import TokenTree
 
@@ -45,12 +46,26 @@ def choose_path(model: PreTrainedModel, max_length: int) -> TreeChoice:
     Returns
     -------
     TreeChoice
-        Never an error: what goes wrong in the check is a reason for padded batches.  The check covers a few
-        short sequences in evaluation mode; what only shows in longer ones must be told by the configuration.
+        The model attends in rows from now on, if that is what was found to be right.  Never an error: what
+        goes wrong in the check is a reason for padded batches.  The check covers a few short sequences in
+        evaluation mode; what only shows in longer ones must be told by the configuration.
     """
     objection = find_objection(model, max_length)
     if objection is not None:
         return TreeChoice("padded", f"Batches are padded: {objection}.")
+    if model.config.get_text_config()._attn_implementation == "eager":
+        return _check(model)
+    # Rows first: they cost less, and not all attention layers hand down what they need.
+    attend_in_rows(model, enabled=True)
+    found = _check(model)
+    if found.path != "tree":
+        attend_in_rows(model, enabled=False)
+        found = _check(model)
+    return found
+
+
+def _check(model: PreTrainedModel) -> TreeChoice:
+    """Compare a small tree with plain forwards."""
     try:
         difference = measure_difference(model)
     except (RuntimeError, ValueError, TypeError, AttributeError, LookupError) as error:
@@ -66,7 +81,8 @@ def choose_path(model: PreTrainedModel, max_length: int) -> TreeChoice:
     # Not "larger than": a difference that is not a number is no agreement.
     if not difference <= allowed:
         return TreeChoice("padded", f"Batches are padded: {told}.", difference)
-    return TreeChoice("tree", f"Batches run as token trees: {told}.", difference)
+    how = "with attention in rows" if attends_in_rows(model) else "with one mask for each tree"
+    return TreeChoice("tree", f"Batches run as token trees, {how}: {told}.", difference)
 
 
 def find_objection(model: PreTrainedModel, max_length: int) -> str | None:
@@ -76,7 +92,7 @@ def find_objection(model: PreTrainedModel, max_length: int) -> str | None:
     if not accepts(model, "position_ids"):
         return f"the forward of {kind} takes no position_ids"
     attention = config._attn_implementation
-    if attention not in ("sdpa", "eager"):
+    if attention not in ("sdpa", "eager", ROW_ATTENTION):
         return f"{attention} attention is not known to take a mask of a tree"
     # Recurrent models of which the cache's layers do not tell.
     if getattr(model, "_is_stateful", False):

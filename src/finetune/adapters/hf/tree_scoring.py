@@ -13,7 +13,7 @@ from finetune.adapters.hf.closing import closed_length
 from finetune.adapters.hf.encoder import HfEncoder
 from finetune.adapters.hf.engine import LOGIT_BUDGET, Engine, LabelSums, log_softmax
 from finetune.adapters.hf.greedy import continue_greedily
-from finetune.adapters.hf.tree_budget import token_budget
+from finetune.adapters.hf.tree_budget import scoring_budget
 from finetune.adapters.hf.trees import CachedTree, Extension
 from finetune.application.ports import ProgressTask
 from finetune.domain.checks import IntArray
@@ -61,7 +61,7 @@ class TreeEngine(Engine):
         self._labels = LabelTree(encoder.label_paths)
         first, second = (encoder.score_ids(text)[0] for text in _PROBES)
         self._instructions = first[: shared_length(first, second)]
-        self._nodes = max(1, token_budget(model, longest=1, kept="cache") // 2)
+        self._nodes = max(1, scoring_budget(model, len(self._instructions)) // 2)
         self._logits = max(1, LOGIT_BUDGET // model.get_input_embeddings().num_embeddings)
         self._cached: CachedTree | None = None
         self._version: tuple[tuple[int, int], ...] = ()

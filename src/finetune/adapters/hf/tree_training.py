@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
+import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from finetune.adapters.hf.tree_budget import active_weights, token_budget
+from finetune.adapters.hf.tree_budget import MASK_SHARE, Kept, active_weights, kept_bytes, token_budget
 from finetune.adapters.hf.trees import tree_loss
 from finetune.application.config import TrainingConfig
 from finetune.application.ports import EncodedExample
 from finetune.domain.token_tree import Targets, TokenTree, target_counts
 from finetune.domain.tree_batches import pack, shared_length
+from finetune.domain.tree_rows import lay_out
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,9 @@ class TreeBatches:
         return TreeBatch(tree, target_counts(paths, [row.answer_start for row in rows]))
 
 
-def choose_tree_tokens(model: PreTrainedModel, settings: TrainingConfig, *, longest: int, shared: int) -> int:
+def choose_tree_tokens(
+    model: PreTrainedModel, settings: TrainingConfig, *, longest: int, shared: int, in_rows: bool
+) -> int:
     """Return the most tokens that a tree of training rows has.
 
     Parameters
@@ -68,28 +73,60 @@ def choose_tree_tokens(model: PreTrainedModel, settings: TrainingConfig, *, long
         ``tree_tokens``: the number itself, or ``auto``.
     longest, shared
         Tokens of the longest row, and those that all rows begin with.  ``auto`` grows with both.
+    in_rows
+        Whether the model attends to trees in rows, or with one mask for each tree.
 
     Returns
     -------
     int
-        For ``auto`` what :func:`~finetune.adapters.hf.tree_budget.token_budget` says, but never more tokens
-        than a padded forward of ``per_device_batch_size`` rows: a tree takes no more memory than that, its
-        mask aside.
+        For ``auto`` as many tokens as a padded forward of ``per_device_batch_size`` rows has, so that a tree
+        takes no more memory than that, its mask aside.  With one mask for the tree, or rows so long that
+        theirs would take more than a tenth of what is kept of the tree, no more than
+        :func:`~finetune.adapters.hf.tree_budget.token_budget` says.
     """
     if settings.tree_tokens != "auto":
         return max(settings.tree_tokens, longest)
-    kept = "checkpoints" if settings.gradient_checkpointing else "activations"
-    budget = token_budget(model, longest=longest, shared=shared, kept=kept)
-    return min(budget, settings.per_device_batch_size * longest)
+    kept = kept_in_training(settings)
+    most = settings.per_device_batch_size * longest
+    width = model.get_input_embeddings().weight.element_size()
+    if in_rows and (width + 1) * longest <= MASK_SHARE * kept_bytes(model, kept):
+        return most
+    return min(most, token_budget(model, longest=longest, shared=shared, kept=kept))
 
 
-def relative_operations(
-    model: PreTrainedModel, steps: Sequence[Sequence[EncodedExample]], budget: int, size: int
-) -> float:
-    """Return how many operations token trees take for each that padded batches take.
+def kept_in_training(settings: TrainingConfig) -> Kept:
+    """Return what is kept of each token for the backward pass."""
+    return "checkpoints" if settings.gradient_checkpointing else "activations"
 
-    Counted are linear layers, which cost the same for every token, and dense attention, which costs more
-    the longer a forward is: rows that share little are cheaper apart.
+
+class Work(NamedTuple):
+    """What token trees cost on some steps.
+
+    Parameters
+    ----------
+    operations
+        For each that padded batches take.
+    mask_share
+        Memory of a tree's masks, relative to the activations kept of the tree; the largest.
+    """
+
+    operations: float
+    mask_share: float
+
+
+def compare_work(
+    model: PreTrainedModel,
+    steps: Sequence[Sequence[EncodedExample]],
+    budget: int,
+    size: int,
+    *,
+    in_rows: bool,
+    kept: Kept = "activations",
+) -> Work:
+    """Count what token trees cost beside padded batches.
+
+    Operations are those of linear layers, which cost the same for every token, and of attention, which grow
+    with the pairs of tokens that it computes: rows that share little may be cheaper apart.
 
     Parameters
     ----------
@@ -101,24 +138,31 @@ def relative_operations(
         The most tokens of a tree.
     size
         Rows of a padded forward.
+    in_rows
+        Whether the model attends to trees in rows, or with one mask for each tree.
+    kept
+        What is kept of each token for the backward pass, see
+        :func:`~finetune.adapters.hf.tree_budget.token_budget`.
     """
     config = model.config.get_text_config()
     heads = config.num_attention_heads
     head_size = getattr(config, "head_dim", None) or config.hidden_size // heads
     attention = 4 * heads * head_size * config.num_hidden_layers
     linear = 2 * active_weights(model)
-
-    def cost(sequences: int, tokens: int) -> int:
-        return sequences * (linear * tokens + attention * tokens**2)
-
     batching = TreeBatches(budget)
-    trees = sum(cost(1, tree.tokens) for rows in steps for tree in batching.divide(rows))
+    trees = [batch.tree for rows in steps for batch in batching.divide(rows)]
+    pairs = [lay_out(tree, np.arange(len(tree))).pairs if in_rows else len(tree) ** 2 for tree in trees]
     padded = sum(
-        cost(len(block), max(len(row.ids) for row in block))
+        linear * len(block) * longest + attention * len(block) * longest**2
         for rows in steps
         for block in (rows[i : i + size] for i in range(0, len(rows), size))
+        for longest in (max(len(row.ids) for row in block),)
     )
-    return trees / padded
+    width = model.get_input_embeddings().weight.element_size()
+    shares = [
+        (width + 1) * n / (len(tree) * kept_bytes(model, kept)) for tree, n in zip(trees, pairs, strict=True)
+    ]
+    return Work((linear * sum(map(len, trees)) + attention * sum(pairs)) / padded, max(shares))
 
 
 def common_start(rows: Sequence[EncodedExample]) -> int:

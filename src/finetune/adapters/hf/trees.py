@@ -12,9 +12,11 @@ from torch.nn.parallel import DistributedDataParallel
 from transformers import DynamicCache, PreTrainedModel
 
 from finetune.adapters.hf.loading import accepts
+from finetune.adapters.hf.row_attention import additive, attends_in_rows, to_device
 from finetune.domain.checks import BoolArray, IntArray
 from finetune.domain.errors import InvalidInput
 from finetune.domain.token_tree import Targets, TokenTree
+from finetune.domain.tree_rows import lay_out
 
 
 def tree_logits(model: nn.Module, tree: TokenTree, nodes: IntArray) -> torch.Tensor:
@@ -37,7 +39,7 @@ def tree_logits(model: nn.Module, tree: TokenTree, nodes: IntArray) -> torch.Ten
         ``(M, vocabulary)`` in the precision of the model: take ``.float()`` before a softmax.  Row ``i``
         predicts the children of ``nodes[i]``.
     """
-    return _forward(model, tree.ids, tree.depths, tree.mask(), nodes, None)
+    return _forward(model, tree, np.arange(len(tree)), nodes, None)
 
 
 def tree_loss(model: nn.Module, tree: TokenTree, targets: Targets) -> torch.Tensor:
@@ -179,38 +181,40 @@ class CachedTree:
         if not len(run):
             vocabulary = self._model.config.get_text_config().vocab_size
             return torch.empty((0, vocabulary), device=self._model.device)
-        lowest = int(run.min(initial=first))
-        mask = self.tree.mask(lowest)
-        if len(known):
-            # A second pass over a node sees the keys of the first, and is seen by nobody.
-            mask = np.pad(mask[run - lowest], ((0, 0), (0, len(known))))
         keep = np.searchsorted(run[: len(run) - len(known)], asked)
         keep[: len(known)] = np.arange(len(run) - len(known), len(run))
         with torch.inference_mode():
-            logits = _forward(self._model, self.tree.ids[run], self.tree.depths[run], mask, keep, self._cache)
+            logits = _forward(self._model, self.tree, run, keep, self._cache)
         # Without the keys of second passes, which are no nodes.
         self.truncate(len(self.tree))
         return logits
 
 
 def _forward(
-    model: nn.Module,
-    ids: IntArray,
-    positions: IntArray,
-    mask: BoolArray,
-    keep: IntArray,
-    cache: DynamicCache | None,
+    model: nn.Module, tree: TokenTree, run: IntArray, keep: IntArray, cache: DynamicCache | None
 ) -> torch.Tensor:
+    """Run nodes of a tree: all that are not in the cache, ascending, and then any once more.
+
+    A second pass over a node sees the keys of the first, and is seen by nobody.
+    """
     inner = model.module if isinstance(model, DistributedDataParallel) else model
     weights = inner.get_input_embeddings().weight
-    device = weights.device
+    device, dtype = weights.device, weights.dtype
     kept = torch.from_numpy(keep).to(device)
     selects = accepts(inner, "logits_to_keep")
     arguments: dict[str, Any] = {"logits_to_keep": kept} if selects else {}
+    if attends_in_rows(inner):
+        arguments["tree_rows"] = to_device(lay_out(tree, run), dtype, device)
+        # Whatever mask has four dimensions is handed down as it is: transformers makes none of its own.
+        mask = torch.zeros((1, 1, 1, 1), dtype=dtype, device=device)
+    else:
+        cached = 0 if cache is None else cache.get_seq_length()
+        hidden = ~_mask(tree, run, cached)
+        mask = additive(torch.from_numpy(hidden).to(device)[None, None], dtype)
     logits = model(
-        input_ids=torch.from_numpy(ids)[None].to(device),
-        position_ids=torch.from_numpy(positions)[None].to(device),
-        attention_mask=_additive(mask, weights.dtype, device),
+        input_ids=torch.from_numpy(tree.ids[run])[None].to(device),
+        position_ids=torch.from_numpy(tree.depths[run])[None].to(device),
+        attention_mask=mask,
         past_key_values=cache,
         use_cache=cache is not None,
         **arguments,
@@ -218,16 +222,8 @@ def _forward(
     return logits if selects else logits[kept]
 
 
-def _additive(mask: BoolArray, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    """Return a mask ``(1, 1, Q, T)`` to be added to the attention scores.
-
-    Not a boolean one: scaled_dot_product_attention would turn it into this once a layer, and keep each copy
-    for the backward pass.
-    """
-    if torch.is_autocast_enabled(device.type):
-        dtype = torch.get_autocast_dtype(device.type)
-    rows, columns = mask.shape
-    # Rows of a multiple of 8 entries: CUDA's memory-efficient attention copies others once a layer.
-    whole = torch.zeros((1, 1, rows, -(-columns // 8) * 8), dtype=dtype, device=device)
-    hidden = torch.from_numpy(~mask).to(device)
-    return whole[..., :columns].masked_fill_(hidden, torch.finfo(dtype).min)
+def _mask(tree: TokenTree, run: IntArray, cached: int) -> BoolArray:
+    """Return who sees whom of the keys, those of second passes at the end: ``(len(run), keys)``."""
+    lowest = int(run.min())
+    again = len(run) - (len(tree) - cached)
+    return np.pad(tree.mask(lowest)[run - lowest], ((0, 0), (0, again)))
