@@ -178,12 +178,14 @@ def _by_length(rows: Sequence[Sequence[int]], batch: int) -> list[list[int]]:
 
 
 ALL, PRUNED = "finetune, trees, all labels", "finetune, trees"
+MORE_PRUNED, MORE = "finetune, trees, prune 0.001", 1e-3
 EXPANDED = "finetune, padded (cache expansion)"
 GENERATE, PER_LABEL = "generate 32 tokens, parse", "one forward per label"
 PREFILL, PREFILL_ROWS = "plain forward, one row", "plain forward, rows of 512"
 PREFILL_LOGITS = "plain forward, rows of 512, logits"
 SIDES: dict[str, Side] = {
     PRUNED: partial(trees, prune=PredictionConfig().prune),
+    MORE_PRUNED: partial(trees, prune=MORE),
     ALL: partial(trees, prune=0.0),
     EXPANDED: padded,
     GENERATE: generate,

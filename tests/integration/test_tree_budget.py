@@ -9,7 +9,16 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, Glm4MoeConfig, PreTrainedModel, Qwen2Config
 
 from finetune.adapters.hf.loading import quiet
-from finetune.adapters.hf.tree_budget import ATTENTION_SHARE, MASK_SHARE, active_weights, token_budget
+from finetune.adapters.hf.row_attention import attend_in_rows
+from finetune.adapters.hf.tree_budget import (
+    ATTENTION_SHARE,
+    MASK_SHARE,
+    ROW_MEMORY,
+    active_weights,
+    kept_bytes,
+    scoring_budget,
+    token_budget,
+)
 
 # Qwen2.5-0.5B; a layer has 2 * 896 * (896 + 128) weights in attention and 3 * 896 * 4864 in the MLP.
 HALF_BILLION = {
@@ -64,6 +73,25 @@ def test_in_narrow_models_a_tree_holds_what_makes_a_row_cheapest():
     tokens = shared + rows * own
     operations = 2 * active_weights(model) * tokens + 4 * 64 * 24 * tokens**2
     assert abs(int(tokens[(operations / rows).argmin()]) - budget) <= own
+
+
+@pytest.mark.parametrize("shared", [0, 700])
+def test_in_rows_a_scored_tree_takes_a_stated_memory(shared):
+    model = weightless(Qwen2Config(**NARROW))
+    dense = scoring_budget(model, shared)
+    assert dense == token_budget(model, longest=1, kept="cache")
+    attend_in_rows(model, enabled=True)
+    budget = scoring_budget(model, shared)
+    a_token = kept_bytes(model, "cache") + 2 * 5 * shared
+    assert budget * a_token <= ROW_MEMORY < (budget + 1) * a_token
+    assert budget > 4 * dense
+
+
+def test_in_rows_a_large_model_may_have_what_one_mask_allows():
+    model = weightless(Qwen2Config(**HALF_BILLION))
+    dense = scoring_budget(model, 0)
+    attend_in_rows(model, enabled=True)
+    assert scoring_budget(model, 100_000) == dense
 
 
 def test_of_the_experts_those_count_that_a_token_meets():
