@@ -75,14 +75,14 @@ def test_in_narrow_models_a_tree_holds_what_makes_a_row_cheapest():
     assert abs(int(tokens[(operations / rows).argmin()]) - budget) <= own
 
 
-@pytest.mark.parametrize("shared", [0, 700])
-def test_in_rows_a_scored_tree_takes_a_stated_memory(shared):
+@pytest.mark.parametrize("keys", [0, 700])
+def test_in_rows_a_scored_tree_takes_a_stated_memory(keys):
     model = weightless(Qwen2Config(**NARROW))
-    dense = scoring_budget(model, shared)
+    dense = scoring_budget(model, keys)
     assert dense == token_budget(model, longest=1, kept="cache")
     attend_in_rows(model, enabled=True)
-    budget = scoring_budget(model, shared)
-    a_token = kept_bytes(model, "cache") + 2 * 5 * shared
+    budget = scoring_budget(model, keys)
+    a_token = kept_bytes(model, "cache") + 2 * 5 * keys
     assert budget * a_token <= ROW_MEMORY < (budget + 1) * a_token
     assert budget > 4 * dense
 

@@ -73,28 +73,28 @@ def token_budget(model: PreTrainedModel, *, longest: int, shared: int = 0, kept:
     return max(longest, int(min(by_mask, max(by_attention, by_sharing))))
 
 
-def scoring_budget(model: PreTrainedModel, shared: int) -> int:
+def scoring_budget(model: PreTrainedModel, keys: int) -> int:
     r"""Return the most tokens that a tree should have that is scored.
 
     Parameters
     ----------
     model
         The model, on any device; whether it attends in rows must have been decided.
-    shared
-        Tokens that all prompts begin with.
+    keys
+        Tokens that one attends to, at most.
 
     Returns
     -------
     int
         What :func:`token_budget` says.  With attention in rows at least :math:`M / (k + 2 s (b + 1))`: what
-        is kept of the tokens, and their masks over ``s`` shared tokens in rows that are at least half full,
-        take ``M`` = 256 MiB.
+        is kept of the tokens, and their masks over ``s`` keys in rows that are at least half full, take
+        ``M`` = 256 MiB.
     """
     dense = token_budget(model, longest=1, kept="cache")
     if not attends_in_rows(model):
         return dense
     width = model.get_input_embeddings().weight.element_size()
-    return max(dense, ROW_MEMORY // (kept_bytes(model, "cache") + 2 * shared * (width + 1)))
+    return max(dense, ROW_MEMORY // (kept_bytes(model, "cache") + 2 * keys * (width + 1)))
 
 
 def kept_bytes(model: PreTrainedModel, kept: Kept) -> int:
