@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from finetune.domain.checks import BoolArray, IntArray
-from finetune.domain.token_tree import TokenTree
+from finetune.domain.token_tree import TokenTree, Tour
 
 
 class RowGroup(NamedTuple):
@@ -79,42 +79,51 @@ def lay_out(tree: TokenTree, run: IntArray) -> TreeRows:
     array([[1, 1, 1, 0],
            [1, 1, 1, 1]])
     """
-    parents, (enter, leave) = tree.parents, tree.tour()
-    size = len(tree)
+    tour = tree.tour()
+    rows = sorted(_rows(tree, tour, run), key=lambda row: -len(row.queries))
+    groups: list[RowGroup] = []
+    places = np.zeros(len(run), dtype=np.int64)
+    before = first = 0
+    while first < len(rows):
+        longest = len(rows[first].queries)
+        part = [row for row in rows[first:] if 2 * len(row.queries) >= longest]
+        groups.append(_rectangle(part, tour, run))
+        for row in part:
+            places[row.queries] = before + np.arange(len(row.queries))
+            before += longest
+        first += len(part)
+    return TreeRows(groups, places)
+
+
+class _Row(NamedTuple):
+    """Which of the tokens that are run, and the nodes they may see."""
+
+    queries: IntArray
+    keys: IntArray
+
+
+def _rows(tree: TokenTree, tour: Tour, run: IntArray) -> list[_Row]:
+    parents, size = tree.parents, len(tree)
     branchings = parents[1:][parents[1:] != np.arange(size - 1)]
     trunk = int(branchings.min()) + 1 if len(branchings) else size
     # A walk visits the nodes of a branch one after another.
     tops = trunk + np.flatnonzero(parents[trunk:] < trunk)
-    tops = tops[np.argsort(enter[tops])]
-    of_nodes = np.searchsorted(enter[tops], enter[trunk:], side="right") - 1
-    members = np.split(
-        trunk + np.argsort(of_nodes, kind="stable"), np.cumsum(np.bincount(of_nodes, minlength=len(tops)))
-    )
-    branches = np.full(len(run), -1)
-    behind = run >= trunk
-    branches[behind] = of_nodes[run[behind] - trunk]
-    common = np.arange(trunk)
-    rows = [
-        (queries, common if branch < 0 else np.concatenate([common, members[branch]]))
-        for branch in np.unique(branches).tolist()
-        for queries in (np.flatnonzero(branches == branch),)
-    ]
-    rows.sort(key=lambda row: -len(row[0]))
-    groups: list[RowGroup] = []
-    places = np.zeros(len(run), dtype=np.int64)
-    first = before = 0
-    while first < len(rows):
-        longest = len(rows[first][0])
-        stop = next((i for i in range(first, len(rows)) if 2 * len(rows[i][0]) < longest), len(rows))
-        part = rows[first:stop]
-        queries = np.stack([np.pad(row, (0, longest - len(row)), constant_values=row[0]) for row, _ in part])
-        width = max(len(keys) for _, keys in part)
-        keys = np.stack([np.pad(keys, (0, width - len(keys))) for _, keys in part])
-        filled = np.arange(width) < np.array([[len(keys)] for _, keys in part])
-        entered = enter[run[queries]][:, :, None]
-        sees = (enter[keys][:, None] <= entered) & (entered < leave[keys][:, None]) & filled[:, None]
-        groups.append(RowGroup(queries, keys, sees))
-        for i, (row, _) in enumerate(part):
-            places[row] = before + i * longest + np.arange(len(row))
-        before, first = before + queries.size, stop
-    return TreeRows(groups, places)
+    branches = np.full(size, -1)
+    branches[trunk:] = np.searchsorted(np.sort(tour.enter[tops]), tour.enter[trunk:], side="right") - 1
+    of_run = branches[run]
+    rows = []
+    for branch in np.unique(of_run):
+        # Of the trunk itself nothing but the trunk is seen.
+        keys = np.flatnonzero((branches == branch) | (branches == -1))
+        rows.append(_Row(np.flatnonzero(of_run == branch), keys))
+    return rows
+
+
+def _rectangle(rows: list[_Row], tour: Tour, run: IntArray) -> RowGroup:
+    longest, widest = (max(map(len, column)) for column in zip(*rows, strict=True))
+    queries = np.stack([np.pad(q, (0, longest - len(q)), constant_values=q[0]) for q, _ in rows])
+    keys = np.stack([np.pad(k, (0, widest - len(k))) for _, k in rows])
+    filled = np.arange(widest) < np.array([[len(k)] for _, k in rows])
+    begin, end = tour.enter[keys][:, None], tour.exit[keys][:, None]
+    entered = tour.enter[run[queries]][:, :, None]
+    return RowGroup(queries, keys, (begin <= entered) & (entered < end) & filled[:, None])
