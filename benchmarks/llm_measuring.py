@@ -173,8 +173,8 @@ def command() -> str:
     """Return the command that is running, when, and how busy the machine was."""
     module = Path(sys.argv[0]).stem
     return (
-        f"`python -m benchmarks.{module} {shlex.join(sys.argv[1:])}` on {datetime.date.today()}, after a minute "
-        f"in which {os.getloadavg()[0]:.1f} processes wanted to run, those of the part before it among them"
+        f"`python -m benchmarks.{module} {shlex.join(sys.argv[1:])}` on {datetime.date.today()}, after a "
+        f"minute in which {os.getloadavg()[0]:.1f} processes wanted to run, those of the part before it among them"
     )
 
 

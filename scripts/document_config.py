@@ -80,9 +80,9 @@ CONFIG_MEANINGS = {
         "false: pad."
     ),
     "training.tree_tokens": (
-        "Tokens of a tree, at most; a longer row is a tree of its own. `auto`: until mask or attention would "
-        "cost too much, and never more than `per_device_batch_size` times the longest row: then a tree takes "
-        "no more memory than a padded forward, its mask aside. A larger number may need more."
+        "Tokens of a tree, at most; a longer row is a tree of its own. `auto`: `per_device_batch_size` "
+        "times the longest row, as a padded forward has, or fewer where masks or attention would cost too "
+        "much. A larger number may need more."
     ),
     "training.epochs": "Passes over the training rows.",
     "training.max_steps": "Optimiser steps; null: as many as the epochs take.",

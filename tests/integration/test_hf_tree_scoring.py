@@ -16,6 +16,7 @@ from finetune.adapters.hf import trees
 from finetune.adapters.hf.checks import open_scorer
 from finetune.adapters.hf.encoder import HfEncoder
 from finetune.adapters.hf.engine import LabelSums
+from finetune.adapters.hf.row_attention import attend_in_rows, attends_in_rows
 from finetune.adapters.hf.scorer import CausalLabelScorer
 from finetune.adapters.hf.tree_scoring import TreeEngine
 from finetune.adapters.hf.validation import ValidationMetrics
@@ -140,8 +141,10 @@ def test_how_much_the_batch_moves_a_score_is_measured(model, encoder, dtype, mos
     scorer.engine._nodes = 10_000
     together = scorer.score([*TEXTS, *MANY]).part(slice(len(TEXTS)))
     effect = measure_batch_effect(scorer, TEXTS, together, Counter())
-    assert 0.0 < effect.log_probability < most
-    assert 0.0 < effect.total_variation < most
+    # In bfloat16 rows of a rectangle came out the same however many there were.
+    assert 0.0 <= effect.log_probability < most
+    assert 0.0 <= effect.total_variation < most
+    assert dtype != torch.float32 or effect.log_probability > 0.0
 
 
 @pytest.mark.parametrize(("nodes", "logits"), [(1, 10_000), (40, 10_000), (10_000, 1), (10_000, 7), (9, 3)])
@@ -313,6 +316,22 @@ def test_wrong_scores_of_a_tree_are_answered_with_padded_batches(model, encoder,
     assert scorer.engine.prune == 0.0
     prompts = [encoder.score_ids(text)[0] for text in TEXTS]
     assert_scores(scorer.score(TEXTS), plain_scores(model, encoder, prompts))
+
+
+def test_scores_that_are_wrong_in_rows_only_are_answered_with_one_mask(model, encoder, monkeypatch):
+    score = TreeEngine.score
+
+    def off(self, prompts, task=None):
+        sums, left_out = score(self, prompts, task)
+        return LabelSums(sums - 1.0 * attends_in_rows(self.model), left_out)
+
+    monkeypatch.setattr(TreeEngine, "score", off)
+    scorer = open_scorer(model, encoder, PredictionConfig(prune=1e-4))
+    assert scorer.path.path == "tree"
+    assert "with one mask: in rows, labels had wrong scores" in scorer.path.reason
+    assert not attends_in_rows(model)
+    assert scorer.engine.prune == 1e-4
+    attend_in_rows(model, enabled=True)
 
 
 def test_the_path_may_be_given(model, encoder):

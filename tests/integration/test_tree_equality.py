@@ -33,6 +33,7 @@ from finetune.adapters.hf.architectures import choose_target_modules
 from finetune.adapters.hf.loading import quiet
 from finetune.adapters.hf.row_attention import ROW_ATTENTION, row_attention, to_device
 from finetune.adapters.hf.trees import CachedTree, tree_logits, tree_loss
+from finetune.domain import tree_rows
 from finetune.domain.errors import InvalidInput
 from finetune.domain.token_tree import TokenTree, target_counts
 from finetune.domain.tree_batches import pack
@@ -90,6 +91,23 @@ ROWS = [
 ]
 # Where the answers begin; those of the first and third row are the same and count twice.
 STARTS = [16, 20, 16, 12, 17, 20, 1, 1]
+
+
+# With one root: branches of one trunk, of similar length.
+BRANCHES = [
+    [*HEAD, *LONG[:12]],
+    [*HEAD, *MIDDLE, *TAIL],
+    [*HEAD, *OTHER[:9]],
+    HEAD,
+    [*HEAD, *LONG[:5], *TAIL],
+    [*HEAD, *LONG[:12]],
+]
+
+
+@pytest.fixture(autouse=True)
+def rows_of_small_trees(monkeypatch):
+    """Rows, where a model attends in rows, also where trees are so small that one mask is cheaper."""
+    monkeypatch.setattr(tree_rows, "_COPY", 0)
 
 
 def build(config, attention: str | None = None, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
@@ -154,8 +172,16 @@ def worst_difference(model, rows: list[list[int]]) -> float:
         )
 
 
-def test_logits_are_those_of_one_plain_forward_a_sequence(model):
-    assert worst_difference(model, ROWS) <= 1e-5
+@pytest.mark.parametrize("rows", [ROWS, BRANCHES], ids=["two roots", "one root"])
+def test_logits_are_those_of_one_plain_forward_a_sequence(model, rows):
+    assert worst_difference(model, rows) <= 1e-5
+
+
+def test_branches_are_rows_with_a_trunk_and_filled_up():
+    tree, _ = planted(BRANCHES)
+    groups = lay_out(tree, np.arange(len(tree))).groups
+    assert any(len(group.queries) > 1 and group.shared == 15 for group in groups)
+    assert any(not group.sees.any(axis=1).all() for group in groups), "keys that nobody sees"
 
 
 def test_a_tree_of_one_example_is_a_plain_forward(model):
@@ -167,20 +193,22 @@ def test_eager_attention_sees_the_same(kind):
     assert worst_difference(build_kind(kind, "eager"), ROWS) <= 1e-5
 
 
+@pytest.mark.parametrize("rows", [ROWS, BRANCHES], ids=["two roots", "one root"])
 @pytest.mark.parametrize("attention", ATTENTION)
 @pytest.mark.parametrize("kind", CONFIGS)
-def test_loss_and_every_lora_gradient_are_those_of_plain_forwards(kind, attention):
+def test_loss_and_every_lora_gradient_are_those_of_plain_forwards(kind, attention, rows):
     model = with_lora(build_kind(kind, attention)).train()
-    tree, paths = planted(ROWS)
-    targets = target_counts(paths, STARTS)
+    tree, paths = planted(rows)
+    starts = STARTS[: len(rows)]
+    targets = target_counts(paths, starts)
     answers = int(targets.counts.sum())
-    assert answers == sum(len(row) - start for row, start in zip(ROWS, STARTS, strict=True))
+    assert answers == sum(len(row) - start for row, start in zip(rows, starts, strict=True))
     loss = tree_loss(model, tree, targets) / answers
     loss.backward()
     found = gradients(model)
 
     expected = 0.0
-    for row, start in zip(ROWS, STARTS, strict=True):
+    for row, start in zip(rows, starts, strict=True):
         logits = plain_logits(model, row)[start - 1 : -1]
         part = cross_entropy(logits, torch.tensor(row[start:]), reduction="sum") / answers
         part.backward()
@@ -206,13 +234,19 @@ def test_a_model_that_gives_all_logits_gives_the_same(monkeypatch):
 
 
 @pytest.mark.parametrize("autocast", [False, True])
-def test_the_layers_share_one_mask_in_the_backward_pass(autocast):
-    model = with_lora(build_kind("qwen2"))
+@pytest.mark.parametrize("attention", ATTENTION)
+def test_the_layers_share_one_mask_in_the_backward_pass(attention, autocast):
+    model = with_lora(build_kind("qwen2", attention))
     tree, paths = planted(ROWS)
+    groups = lay_out(tree, np.arange(len(tree))).groups
+    shapes = {(len(g.keys), 1, g.queries.shape[1], g.keys.shape[1]) for g in groups}
+    assert len(shapes) == len(groups) == 2
+    if attention == "sdpa":
+        shapes = {(1, 1, len(tree), len(tree))}
     masks = set()
 
     def note(tensor: torch.Tensor) -> torch.Tensor:
-        if tensor.shape[-4:] == (1, 1, len(tree), len(tree)):
+        if tuple(tensor.shape[-4:]) in shapes:
             masks.add(tensor.untyped_storage().data_ptr())
         return tensor
 
@@ -222,13 +256,13 @@ def test_the_layers_share_one_mask_in_the_backward_pass(autocast):
     ):
         loss = tree_loss(model, tree, target_counts(paths, STARTS))
     loss.backward()
-    assert len(masks) == 1
+    assert len(masks) == len(shapes)
 
 
 def test_rows_survive_activation_checkpointing():
     model = with_lora(build_kind("qwen2", ROW_ATTENTION)).train()
-    tree, paths = planted(ROWS)
-    targets = target_counts(paths, STARTS)
+    tree, paths = planted(BRANCHES)
+    targets = target_counts(paths, STARTS[: len(BRANCHES)])
     tree_loss(model, tree, targets).backward()
     expected = gradients(model)
     model.activation_checkpointing_enable({"use_reentrant": False})
@@ -254,6 +288,8 @@ def test_a_layer_whose_attention_rows_do_not_know_is_an_error():
     rows = to_device(lay_out(planted([[1, 2, 3]])[0], np.arange(3)), torch.float32, torch.device("cpu"))
     with pytest.raises(ValueError, match="does not know softcap"):
         row_attention(torch.nn.Module(), states, states, states, None, tree_rows=rows, softcap=30.0)
+    with pytest.raises(ValueError, match="the mask of this layer"):
+        row_attention(torch.nn.Module(), states, states, states, torch.ones(1, 1, 3, 3), tree_rows=rows)
 
 
 def test_several_trees_under_a_budget_add_up_to_one():

@@ -183,6 +183,27 @@ def test_rows_come_first_and_masks_where_rows_are_wrong(monkeypatch):
     assert not attends_in_rows(model)
 
 
+def test_the_small_trees_are_run_in_rows_that_share_a_trunk(monkeypatch):
+    found = []
+
+    def noted(tree: TokenTree, run: np.ndarray) -> TreeRows:
+        found.append(lay_out(tree, run))
+        return found[-1]
+
+    monkeypatch.setattr(trees, "lay_out", noted)
+    choose_path(build_kind("qwen2"), 400)
+    groups = [group for rows in found for group in rows.groups]
+    assert any(len(group.queries) > 1 and group.shared == 20 for group in groups)
+    assert any(not group.sees.any(axis=1).all() for group in groups), "keys that nobody sees"
+
+
+def test_layers_that_take_over_keys_keep_masks(monkeypatch):
+    model = build_kind("qwen2")
+    model.config.num_kv_shared_layers = 1
+    assert "with one mask for each tree" in choose_path(model, LONGEST).reason
+    assert not attends_in_rows(model)
+
+
 def test_eager_attention_keeps_masks():
     model = build_kind("gemma3", "eager")
     assert "with one mask for each tree" in choose_path(model, LONGEST).reason

@@ -8,6 +8,7 @@ from transformers import PreTrainedModel
 
 from finetune.adapters.hf.encoder import HfEncoder
 from finetune.adapters.hf.engine import log_softmax
+from finetune.adapters.hf.row_attention import attend_in_rows, attends_in_rows
 from finetune.adapters.hf.scorer import CausalLabelScorer
 from finetune.adapters.hf.tree_gate import TreeChoice
 from finetune.application.config import PredictionConfig
@@ -70,6 +71,14 @@ def open_scorer(model: PreTrainedModel, encoder: HfEncoder, options: PredictionC
     scorer = CausalLabelScorer(model, encoder, options.batch_size, prune=options.prune)
     if scorer.path.path == "tree":
         problem = _compare(scorer)
+        if problem is not None and attends_in_rows(model):
+            attend_in_rows(model, enabled=False)
+            reason = (
+                f"Batches run as token trees, with one mask: in rows, labels had wrong scores ({problem})."
+            )
+            path = TreeChoice("tree", reason, scorer.path.difference)
+            scorer = CausalLabelScorer(model, encoder, options.batch_size, prune=options.prune, path=path)
+            problem = _compare(scorer)
         if problem is None:
             return scorer
         reason = f"Batches are padded: as token trees, labels had wrong scores ({problem})."

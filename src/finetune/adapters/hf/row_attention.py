@@ -16,15 +16,16 @@ from finetune.domain.tree_rows import TreeRows
 #: The name under which transformers knows it.
 ROW_ATTENTION = "token_tree_rows"
 # What an attention layer may say beside its scaling that makes the result another one.
-_UNKNOWN = ("softcap", "s_aux", "position_bias", "cache")
+_UNKNOWN = ("softcap", "s_aux", "sinks", "position_bias", "indices", "block_indices", "cache")
 
 
 class _Group(NamedTuple):
     """A :class:`~finetune.domain.tree_rows.RowGroup` on the device; the mask is added, ``(B, 1, O, L)``."""
 
     queries: torch.Tensor
-    keys: torch.Tensor
+    own: torch.Tensor
     mask: torch.Tensor
+    shared: int
 
 
 class DeviceRows(NamedTuple):
@@ -39,8 +40,9 @@ def to_device(rows: TreeRows, dtype: torch.dtype, device: torch.device) -> Devic
     groups = [
         _Group(
             torch.from_numpy(group.queries).to(device),
-            torch.from_numpy(group.keys).to(device),
+            torch.from_numpy(group.keys[:, group.shared :]).to(device),
             additive(torch.from_numpy(~group.sees).to(device)[:, None], dtype),
+            group.shared,
         )
         for group in rows.groups
     ]
@@ -114,13 +116,16 @@ def row_attention(
     unknown = [name for name in _UNKNOWN if arguments.get(name) is not None]
     if unknown:
         raise ValueError(f"attention in rows does not know {', '.join(unknown)}")
+    if attention_mask is None or attention_mask.numel() != 1:
+        # Only the placeholder: what a layer put into a mask of its own would be lost.
+        raise ValueError("attention in rows does not know the mask of this layer")
     heads = query.shape[1]
-    # On other devices the kernels that take a mask want as many keys as queries.
+    # On other devices the kernels that take a mask want as many heads of keys as of queries.
     grouped = query.device.type == "cpu"
     repeats = heads // key.shape[1]
     found = []
     for group in tree_rows.groups:
-        keys, values = _take(key, group.keys), _take(value, group.keys)
+        keys, values = _of_rows(key, group), _of_rows(value, group)
         if not grouped and repeats > 1:
             keys, values = keys.repeat_interleave(repeats, 1), values.repeat_interleave(repeats, 1)
         part = scaled_dot_product_attention(
@@ -134,6 +139,13 @@ def row_attention(
         )
         found.append(part.transpose(1, 2).reshape(-1, heads, part.shape[3]))
     return torch.cat(found).index_select(0, tree_rows.places)[None], None
+
+
+def _of_rows(states: torch.Tensor, group: _Group) -> torch.Tensor:
+    """Return keys or values of each row, ``(B, K, L, D)``."""
+    # Not gathered: the gradient of what all rows share is one sum, in a fixed order.
+    shared = states[:, :, : group.shared].expand(len(group.own), -1, -1, -1)
+    return torch.cat([shared, _take(states, group.own)], dim=2)
 
 
 def _take(states: torch.Tensor, places: torch.Tensor) -> torch.Tensor:

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from finetune.adapters.hf.batches import Batching, LengthGroupedSampler, PaddedBatches
 from finetune.adapters.hf.checkpoints import BegunTraining
 from finetune.adapters.hf.row_attention import attends_in_rows
-from finetune.adapters.hf.tree_budget import MASK_SHARE
+from finetune.adapters.hf.tree_budget import COPIES_SHARE, MASK_SHARE
 from finetune.adapters.hf.tree_gate import TreeChoice
 from finetune.adapters.hf.tree_training import (
     TreeBatches,
@@ -81,8 +81,10 @@ def plan_training(
         in_rows = attends_in_rows(model)
         budget = choose_tree_tokens(model, settings, **lengths, in_rows=in_rows)
         work = compare_work(model, steps, budget, size, in_rows=in_rows, kept=kept)
-        if settings.tree_tokens == "auto" and work.mask_share > MASK_SHARE:
-            # Rows that branch late: a mask beside them as large as one for the whole tree.
+        if settings.tree_tokens == "auto" and (
+            work.mask_share > MASK_SHARE or work.copies_share > COPIES_SHARE
+        ):
+            # Rows that branch late, or many that are nearly all trunk.
             budget = min(budget, choose_tree_tokens(model, settings, **lengths, in_rows=False))
             work = compare_work(model, steps, budget, size, in_rows=in_rows, kept=kept)
         ratio = work.operations

@@ -13,6 +13,7 @@ from finetune.adapters.hf.row_attention import attends_in_rows
 Kept = Literal["activations", "checkpoints", "cache"]
 
 MASK_SHARE = 0.1
+COPIES_SHARE = 1.0
 ATTENTION_SHARE = 0.5
 # Of the tokens of a tree that is scored in rows, and of their masks.
 ROW_MEMORY = 256 * 1024 * 1024

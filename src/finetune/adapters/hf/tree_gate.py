@@ -11,7 +11,7 @@ from transformers import DynamicCache, PreTrainedConfig, PreTrainedModel
 from transformers.cache_utils import DummyLayer, DynamicLayer, DynamicSlidingWindowLayer
 
 from finetune.adapters.hf.loading import accepts
-from finetune.adapters.hf.row_attention import ROW_ATTENTION, attend_in_rows, attends_in_rows
+from finetune.adapters.hf.row_attention import ROW_ATTENTION, attend_in_rows
 from finetune.adapters.hf.trees import CachedTree, tree_logits
 from finetune.domain.token_tree import TokenTree
 
@@ -53,22 +53,26 @@ def choose_path(model: PreTrainedModel, max_length: int) -> TreeChoice:
     objection = find_objection(model, max_length)
     if objection is not None:
         return TreeChoice("padded", f"Batches are padded: {objection}.")
-    if model.config.get_text_config()._attn_implementation == "eager":
-        return _check(model)
+    config = model.config.get_text_config()
+    # Layers that take over keys of others tell sdpa from other implementations by its name.
+    if config._attn_implementation == "eager" or getattr(config, "num_kv_shared_layers", 0):
+        return _check(model, max_length, in_rows=False)
     # Rows first: they cost less, and not all attention layers hand down what they need.
-    attend_in_rows(model, enabled=True)
-    found = _check(model)
-    if found.path != "tree":
-        attend_in_rows(model, enabled=False)
-        found = _check(model)
+    in_rows = _check(model, max_length, in_rows=True)
+    if in_rows.path == "tree":
+        return in_rows
+    found = _check(model, max_length, in_rows=False)
+    if found.path == "tree":
+        why = in_rows.reason.removeprefix("Batches are padded: ")
+        found = found._replace(reason=f"{found.reason} Attention in rows was refused: {why}")
     return found
 
 
-def _check(model: PreTrainedModel) -> TreeChoice:
-    """Compare a small tree with plain forwards."""
+def _check(model: PreTrainedModel, max_length: int, *, in_rows: bool) -> TreeChoice:
+    """Compare small trees with plain forwards."""
     try:
-        difference = measure_difference(model)
-    except (RuntimeError, ValueError, TypeError, AttributeError, LookupError) as error:
+        difference = measure_difference(model, max_length, in_rows=in_rows)
+    except (RuntimeError, ValueError, TypeError, AttributeError, LookupError, ImportError) as error:
         lines = str(error).strip().splitlines() or [""]
         return TreeChoice(
             "padded", f"Batches are padded: a small tree ended with {type(error).__name__}: {lines[0]}."
@@ -81,7 +85,7 @@ def _check(model: PreTrainedModel) -> TreeChoice:
     # Not "larger than": a difference that is not a number is no agreement.
     if not difference <= allowed:
         return TreeChoice("padded", f"Batches are padded: {told}.", difference)
-    how = "with attention in rows" if attends_in_rows(model) else "with one mask for each tree"
+    how = "with attention in rows" if in_rows else "with one mask for each tree"
     return TreeChoice("tree", f"Batches run as token trees, {how}: {told}.", difference)
 
 
@@ -120,11 +124,21 @@ def find_objection(model: PreTrainedModel, max_length: int) -> str | None:
     return None
 
 
-def measure_difference(model: PreTrainedModel) -> float:
-    """Return how far a small tree is from one plain forward for each of its sequences.
+def measure_difference(model: PreTrainedModel, max_length: int, *, in_rows: bool = False) -> float:
+    """Return how far small trees are from one plain forward for each of their sequences.
 
-    The tree has two roots, siblings of equal depth, a branch from the middle of another and a sequence that
-    another begins with.  It is run whole and, on a cache, in parts with one part taken back.
+    The trees have siblings of equal depth and of different length, a branch from the middle of another, a
+    sequence that another begins with and, one of them, a second root.  They are large enough for rows.  Each
+    is run whole and, on a cache, in parts with one part taken back.
+
+    Parameters
+    ----------
+    model
+        The model, with ``sdpa`` or ``eager`` attention, or in rows.
+    max_length
+        Tokens that a sequence may have.
+    in_rows
+        Whether it attends to trees in rows from now on; not with ``eager``.
 
     Returns
     -------
@@ -133,29 +147,40 @@ def measure_difference(model: PreTrainedModel) -> float:
         over the vocabulary (Euclidean, root mean square over tokens).  About 1e-6 in float32 by rounding.
     """
     vocabulary = model.get_input_embeddings().num_embeddings
-    tokens = (37 * np.arange(20) % min(vocabulary, 1000)).tolist()
-    head, other = tokens[:6], tokens[6:11]
-    left, right = [*head, *tokens[11:14]], [*head, *tokens[14:17]]
-    sequences = [left, right, head, [*left[:7], *tokens[17:]], other]
+    tokens = (37 * np.arange(72) % min(vocabulary, 1000)).tolist()
+    size = max(4, min(20, max_length // 2))
+    head, other = tokens[:size], tokens[65:]
+    left, right, third = (
+        [*head, *tokens[first : first + size * part // 20]] for first, part in ((20, 14), (34, 12), (46, 13))
+    )
+    sequences = [left, right, third, head, [*left[: size + 2], *tokens[59 : 59 + size // 4]], other]
     training = model.training
     model.eval()
     try:
         with torch.inference_mode():
+            if model.config.get_text_config()._attn_implementation != "eager":
+                attend_in_rows(model, enabled=False)
             plain = [
                 _log_probabilities(model(input_ids=torch.tensor([ids], device=model.device)).logits[0])
                 for ids in sequences
             ]
-            tree = TokenTree()
-            paths = [tree.add(ids) for ids in sequences]
-            logits = tree_logits(model, tree, np.concatenate(paths))
-            cached = CachedTree(model)
-            cached.extend([head], logits_from=None)
-            cached.extend([right, other], logits_from=None)
-            cached.truncate(len(head))
-            grown = cached.extend(sequences, logits_from=0)
-            again = grown.logits[torch.from_numpy(grown.rows(np.concatenate(grown.paths))).to(model.device)]
+            if in_rows:
+                attend_in_rows(model, enabled=True)
+            distances = []
+            for count in (len(sequences), len(sequences) - 1):
+                tree = TokenTree()
+                paths = [tree.add(ids) for ids in sequences[:count]]
+                logits = tree_logits(model, tree, np.concatenate(paths))
+                cached = CachedTree(model)
+                cached.extend([head], logits_from=None)
+                cached.extend([right, other], logits_from=None)
+                cached.truncate(len(head))
+                grown = cached.extend(sequences[:count], logits_from=0)
+                rows = torch.from_numpy(grown.rows(np.concatenate(grown.paths))).to(model.device)
+                expected = torch.cat(plain[:count])
+                for found in (logits, grown.logits[rows]):
+                    distances.append((_log_probabilities(found) - expected).norm(dim=-1).max())
             expected = torch.cat(plain)
-            distances = [(_log_probabilities(part) - expected).norm(dim=-1).max() for part in (logits, again)]
             spread = (expected - expected.mean(-1, keepdim=True)).square().sum(-1).mean().sqrt()
             return float(torch.stack(distances).max() / spread)
     finally:

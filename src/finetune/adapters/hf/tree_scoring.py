@@ -61,8 +61,7 @@ class TreeEngine(Engine):
         self._labels = LabelTree(encoder.label_paths)
         first, second = (encoder.score_ids(text)[0] for text in _PROBES)
         self._instructions = first[: shared_length(first, second)]
-        # What a token attends to at most, but for the text itself.
-        keys = len(self._instructions) + len(self._labels.ids)
+        keys = encoder.max_length + len(self._labels.ids)
         self._nodes = max(1, scoring_budget(model, keys) // 2)
         self._logits = max(1, LOGIT_BUDGET // model.get_input_embeddings().num_embeddings)
         self._cached: CachedTree | None = None

@@ -80,9 +80,9 @@ def choose_tree_tokens(
     -------
     int
         For ``auto`` as many tokens as a padded forward of ``per_device_batch_size`` rows has, so that a tree
-        takes no more memory than that, its mask aside.  With one mask for the tree, or rows so long that
-        theirs would take more than a tenth of what is kept of the tree, no more than
-        :func:`~finetune.adapters.hf.tree_budget.token_budget` says.
+        takes no more memory than that, its masks and copies of keys and values aside.  With one mask for the
+        tree, or rows so long that theirs would take more than a tenth of what is kept of the tree, no more
+        than :func:`~finetune.adapters.hf.tree_budget.token_budget` says.
     """
     if settings.tree_tokens != "auto":
         return max(settings.tree_tokens, longest)
@@ -107,11 +107,14 @@ class Work(NamedTuple):
     operations
         For each that padded batches take.
     mask_share
-        Memory of a tree's masks, relative to the activations kept of the tree; the largest.
+        Memory of a tree's masks, relative to what is kept of the tree; the largest.
+    copies_share
+        That of the copies of keys and values for its rows, in the layers that are kept.
     """
 
     operations: float
     mask_share: float
+    copies_share: float
 
 
 def compare_work(
@@ -151,7 +154,9 @@ def compare_work(
     linear = 2 * active_weights(model)
     batching = TreeBatches(budget)
     trees = [batch.tree for rows in steps for batch in batching.divide(rows)]
-    pairs = [lay_out(tree, np.arange(len(tree))).pairs if in_rows else len(tree) ** 2 for tree in trees]
+    laid_out = [lay_out(tree, np.arange(len(tree))) for tree in trees] if in_rows else []
+    pairs = [rows.pairs for rows in laid_out] if in_rows else [len(tree) ** 2 for tree in trees]
+    copies = [rows.copies for rows in laid_out] if in_rows else [0] * len(trees)
     padded = sum(
         linear * len(block) * longest + attention * len(block) * longest**2
         for rows in steps
@@ -159,10 +164,15 @@ def compare_work(
         for longest in (max(len(row.ids) for row in block),)
     )
     width = model.get_input_embeddings().weight.element_size()
-    shares = [
-        (width + 1) * n / (len(tree) * kept_bytes(model, kept)) for tree, n in zip(trees, pairs, strict=True)
-    ]
-    return Work((linear * sum(map(len, trees)) + attention * sum(pairs)) / padded, max(shares))
+    # Off CPUs for as many heads as queries have.
+    layers = config.num_hidden_layers if kept == "activations" else 1
+    a_copy = 2 * layers * heads * head_size * width
+    memory = [len(tree) * kept_bytes(model, kept) for tree in trees]
+    return Work(
+        (linear * sum(map(len, trees)) + attention * sum(pairs)) / padded,
+        max((width + 1) * n / whole for n, whole in zip(pairs, memory, strict=True)),
+        max(a_copy * n / whole for n, whole in zip(copies, memory, strict=True)),
+    )
 
 
 def common_start(rows: Sequence[EncodedExample]) -> int:

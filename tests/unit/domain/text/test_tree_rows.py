@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from unittest import mock
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from finetune.domain import tree_rows
 from finetune.domain.token_tree import TokenTree
 from finetune.domain.tree_rows import lay_out
 
@@ -20,7 +23,8 @@ def test_each_token_sees_itself_and_its_ancestors_once(sequences, data):
     first = data.draw(st.integers(0, len(tree) - 1))
     again = data.draw(st.lists(st.integers(0, first - 1), unique=True)) if first else []
     run = np.array([*range(first, len(tree)), *again])
-    rows = lay_out(tree, run)
+    with mock.patch.object(tree_rows, "_COPY", data.draw(st.sampled_from([-50, 0, 8]))):
+        rows = lay_out(tree, run)
     mask = tree.mask()
     queries = np.concatenate([group.queries.ravel() for group in rows.groups])
     assert np.array_equal(queries[rows.places], np.arange(len(run)))
@@ -45,17 +49,50 @@ def test_branches_do_not_meet():
         tree.add([*head, 1000 + branch, *range(10)])
     rows = lay_out(tree, np.arange(len(tree)))
     assert rows.pairs == 100 * 100 + 40 * 11 * 111
+    assert rows.copies == 100 + 40 * 111
+    assert {group.shared for group in rows.groups} == {100}
     assert rows.pairs < len(tree) ** 2 / 4
 
 
 def test_a_large_branch_does_not_widen_small_ones():
     tree = TokenTree()
-    tree.add([1, 2, *range(100, 200)])
+    tree.add([1, 2, *range(100, 400)])
     for branch in range(20):
-        tree.add([1, 2, 300 + branch])
+        tree.add([1, 2, *range(1000 + 30 * branch, 1030 + 30 * branch)])
     rows = lay_out(tree, np.arange(2, len(tree)))
-    assert [group.queries.shape for group in rows.groups] == [(1, 100), (20, 1)]
-    assert rows.pairs == 100 * 102 + 20 * 3
+    assert [group.queries.shape for group in rows.groups] == [(1, 300), (20, 30)]
+    assert rows.pairs == 300 * 302 + 20 * 30 * 32
+
+
+def test_a_long_text_does_not_widen_the_keys_of_short_ones():
+    tree = TokenTree()
+    ends = [tree.add([1, 2, 100 + i, *range(500 if i == 0 else 20)])[-1] for i in range(10)]
+    first = len(tree)
+    for end in ends:
+        for label in range(20):
+            tree.add([label, 1, 2, 3], start=int(end))
+    rows = lay_out(tree, np.arange(first, len(tree)))
+    assert sorted(group.keys.shape for group in rows.groups) == [(1, 583), (9, 103)]
+
+
+def test_many_branches_of_one_token_are_one_row():
+    tree = TokenTree()
+    end = tree.add(range(600))[-1]
+    for label in range(80):
+        tree.add([1000 + label], start=int(end))
+    (group,) = lay_out(tree, np.arange(600, len(tree))).groups
+    assert group.keys.shape == (1, 680)
+    assert group.shared == 0
+
+
+def test_copies_of_one_rectangle_are_bounded():
+    tree = TokenTree()
+    head = list(range(1000))
+    for branch in range(50):
+        tree.add([*head, *range(2000 + 100 * branch, 2100 + 100 * branch)])
+    groups = lay_out(tree, np.arange(1000, len(tree))).groups
+    assert sum(len(group.keys) for group in groups) == 50
+    assert max(group.keys.size for group in groups) <= 1 << 14
 
 
 def test_an_empty_tree_has_no_rows():
