@@ -174,7 +174,8 @@ def command() -> str:
     module = Path(sys.argv[0]).stem
     return (
         f"`python -m benchmarks.{module} {shlex.join(sys.argv[1:])}` on {datetime.date.today()}, after a "
-        f"minute in which {os.getloadavg()[0]:.1f} processes wanted to run, those of the part before it among them"
+        f"minute in which {os.getloadavg()[0]:.1f} processes wanted to run, those of the part before it "
+        f"among them"
     )
 
 
