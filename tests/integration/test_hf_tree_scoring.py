@@ -138,13 +138,13 @@ def test_a_score_does_not_depend_on_its_batch(model, encoder, prune):
 @pytest.mark.parametrize(("dtype", "most"), [(torch.float32, 1e-5), (torch.bfloat16, 0.1)])
 def test_how_much_the_batch_moves_a_score_is_measured(model, encoder, dtype, most):
     scorer = make(deepcopy(model).to(dtype), encoder, batch_size=64, prune=1e-6)
+    # Under one mask: in rows of bfloat16 there may be no difference to be measured.
+    attend_in_rows(scorer.model, enabled=False)
     scorer.engine._nodes = 10_000
     together = scorer.score([*TEXTS, *MANY]).part(slice(len(TEXTS)))
     effect = measure_batch_effect(scorer, TEXTS, together, Counter())
-    # In bfloat16 rows of a rectangle came out the same however many there were.
-    assert 0.0 <= effect.log_probability < most
-    assert 0.0 <= effect.total_variation < most
-    assert dtype != torch.float32 or effect.log_probability > 0.0
+    assert 0.0 < effect.log_probability < most
+    assert 0.0 < effect.total_variation < most
 
 
 @pytest.mark.parametrize(("nodes", "logits"), [(1, 10_000), (40, 10_000), (10_000, 1), (10_000, 7), (9, 3)])
