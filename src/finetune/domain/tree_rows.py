@@ -1,7 +1,8 @@
-"""Attention over a token tree row by row: each branch beside what all branches begin with, and no other."""
+"""Attention over a token tree row by row: each branch beside what lies above it, and no other."""
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from itertools import groupby
 from typing import NamedTuple
 
@@ -12,6 +13,8 @@ from finetune.domain.token_tree import TokenTree, Tour
 
 # Pairs of a query and a key that take the time of copying a key and its value, forwards and backwards.
 _COPY = 8
+# The same for what a row costs beside its keys: it may need a rectangle of its own.
+_ROW = 256
 # Keys of one rectangle, at most, if it has more than one row: each is a copy, of all heads.
 _KEYS = 1 << 14
 
@@ -66,9 +69,10 @@ class TreeRows(NamedTuple):
 def lay_out(tree: TokenTree, run: IntArray) -> TreeRows:
     """Divide tokens of a tree into rows for attention.
 
-    The trunk is what comes before the first branching; each subtree that hangs from it is a row, whose keys
-    are the trunk and the subtree.  A mask over the whole tree would also compute every branch against every
-    other, to throw it away: of ``B`` branches, about ``B`` times as many pairs.
+    A row is a chain of nodes that ends at a branching, or a whole subtree; its keys are its own nodes and
+    those above them.  A mask over the whole tree would also compute every branch against every other, to
+    throw it away: of ``B`` branches, about ``B`` times as many pairs.  But each row has a copy of the keys
+    above it.  So a subtree is divided exactly where that costs less than running it as one row.
 
     Parameters
     ----------
@@ -80,9 +84,7 @@ def lay_out(tree: TokenTree, run: IntArray) -> TreeRows:
     Returns
     -------
     TreeRows
-        In a group the shortest row has more than half of the queries and of the keys of the longest.  Where
-        copying keys for rows would take longer than it saves, as for many branches of one token each, there
-        is one row of everything.
+        In a group the shortest row has more than half of the queries and of the keys of the longest.
 
     Examples
     --------
@@ -96,8 +98,6 @@ def lay_out(tree: TokenTree, run: IntArray) -> TreeRows:
     """
     tour = tree.tour()
     rows, shared = _rows(tree, tour, run)
-    if sum(len(keys) * (len(queries) + _COPY) for queries, keys in rows) > len(run) * len(tree):
-        rows, shared = [_Row(np.arange(len(run)), np.arange(len(tree)))], 0
     groups: list[RowGroup] = []
     places = np.zeros(len(run), dtype=np.int64)
     before = 0
@@ -128,22 +128,79 @@ def _parts(rows: list[_Row]) -> list[list[_Row]]:
     return [rows[i : i + count] for i in range(0, len(rows), count)]
 
 
+class _Chains(NamedTuple):
+    """The tree as chains of nodes without a branching in between, in the order of a depth-first walk.
+
+    In that order the nodes of a chain come one after another, and below it those of its subtree.  Chain 0 is
+    empty and above all roots, so that its subtree is the whole tree.
+    """
+
+    begin: list[int]
+    """Where the nodes of a chain begin in the walk."""
+    end: list[int]
+    below: list[int]
+    """Where those of its subtree end."""
+    above: list[int]
+    """How many nodes lie above it."""
+    parent: list[int]
+
+
+def _chains(tree: TokenTree, tour: Tour) -> _Chains:
+    size, walk = len(tree), np.argsort(tour.enter)
+    parents, depths = tree.parents[walk], tree.depths[walk]
+    # In a walk an only child comes right behind its parent, and has a parent with no other child.
+    children = np.bincount(parents + 1, minlength=size + 1)
+    heads = np.flatnonzero((children[parents + 1] > 1) | (parents < 0))
+    chain_of = np.zeros(size + 1, dtype=np.int64)
+    chain_of[walk] = np.searchsorted(heads, np.arange(size), side="right")
+    return _Chains(
+        [0, *heads.tolist()],
+        [0, *heads[1:].tolist(), size][: len(heads) + 1],
+        [size, *tour.exit[walk[heads]].tolist()],
+        [0, *depths[heads].tolist()],
+        # Index -1, what is above a root, is the last place, which stands for chain 0.
+        [-1, *chain_of[parents[heads]].tolist()],
+    )
+
+
 def _rows(tree: TokenTree, tour: Tour, run: IntArray) -> tuple[list[_Row], int]:
-    """Return the rows, and the nodes of the trunk."""
-    parents, size = tree.parents, len(tree)
-    branchings = parents[1:][parents[1:] != np.arange(size - 1)]
-    trunk = int(branchings.min()) + 1 if len(branchings) else size
-    # A walk visits the nodes of a branch one after another.
-    tops = trunk + np.flatnonzero(parents[trunk:] < trunk)
-    branches = np.full(size, -1)
-    branches[trunk:] = np.searchsorted(np.sort(tour.enter[tops]), tour.enter[trunk:], side="right") - 1
-    of_run = branches[run]
+    """Return the rows that cost the least, and how many nodes they all begin with."""
+    walk, chains = np.argsort(tour.enter), _chains(tree, tour)
+    entered = tour.enter[run]
+    queries = np.argsort(entered, kind="stable")
+    # How many of the tokens that are run come before a place in the walk.
+    before = np.searchsorted(entered[queries], np.arange(len(tree) + 1)).tolist()
+
+    def cost(chain: int, end: int) -> int:
+        asked = before[end] - before[chains.begin[chain]]
+        keys = chains.above[chain] + end - chains.begin[chain]
+        return keys * (asked + _COPY) + _ROW if asked else 0
+
+    count = len(chains.begin)
+    # Of a subtree's cheapest rows; those below a chain are known before it.
+    divided, whole = [0] * count, [False] * count
+    for chain in range(count - 1, -1, -1):
+        divided[chain] += cost(chain, chains.end[chain])
+        together = cost(chain, chains.below[chain])
+        whole[chain] = together <= divided[chain]
+        if chain:
+            divided[chains.parent[chain]] += min(together, divided[chain])
     rows = []
-    for branch in np.unique(of_run):
-        # Of the trunk itself nothing but the trunk is seen.
-        keys = np.flatnonzero((branches == branch) | (branches == -1))
-        rows.append(_Row(np.flatnonzero(of_run == branch), keys))
-    return rows, trunk
+    chain = 0
+    while chain < count:
+        begin, end = chains.begin[chain], chains.below[chain] if whole[chain] else chains.end[chain]
+        if before[end] > before[begin]:
+            above: list[IntArray] = []
+            parent = chains.parent[chain]
+            while parent > 0:
+                above.append(walk[chains.begin[parent] : chains.end[parent]])
+                parent = chains.parent[parent]
+            keys = np.concatenate([*reversed(above), walk[begin:end]])
+            rows.append(_Row(queries[before[begin] : before[end]], keys))
+        chain = bisect_left(chains.begin, end, chain + 1) if whole[chain] else chain + 1
+    # With one root, all rows begin with its chain, whose nodes came first.
+    one_root = count > 1 and chains.below[1] == len(tree)
+    return rows, chains.end[1] if one_root and not whole[0] else 0
 
 
 def _rectangle(rows: list[_Row], tour: Tour, run: IntArray, shared: int) -> RowGroup:

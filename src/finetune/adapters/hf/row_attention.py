@@ -17,6 +17,8 @@ from finetune.domain.tree_rows import TreeRows
 ROW_ATTENTION = "token_tree_rows"
 # What an attention layer may say beside its scaling that makes the result another one.
 _UNKNOWN = ("softcap", "s_aux", "sinks", "position_bias", "indices", "block_indices", "cache")
+# Attention scores of a group, all heads, that stay in a processor's cache; measured with 6 and 8 heads.
+_SMALL = 1 << 20
 
 
 class _Group(NamedTuple):
@@ -120,25 +122,44 @@ def row_attention(
         # Only the placeholder: what a layer put into a mask of its own would be lost.
         raise ValueError("attention in rows does not know the mask of this layer")
     heads = query.shape[1]
-    # On other devices the kernels that take a mask want as many heads of keys as of queries.
-    grouped = query.device.type == "cpu"
-    repeats = heads // key.shape[1]
     found = []
     for group in tree_rows.groups:
-        keys, values = _of_rows(key, group), _of_rows(value, group)
-        if not grouped and repeats > 1:
-            keys, values = keys.repeat_interleave(repeats, 1), values.repeat_interleave(repeats, 1)
-        part = scaled_dot_product_attention(
-            _take(query, group.queries),
-            keys,
-            values,
-            attn_mask=group.mask,
-            dropout_p=dropout,
-            scale=scaling,
-            enable_gqa=grouped and repeats > 1,
-        )
+        states = _take(query, group.queries), _of_rows(key, group), _of_rows(value, group)
+        part = _attend(*states, group.mask, dropout, query.shape[3] ** -0.5 if scaling is None else scaling)
         found.append(part.transpose(1, 2).reshape(-1, heads, part.shape[3]))
     return torch.cat(found).index_select(0, tree_rows.places)[None], None
+
+
+def _attend(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask: torch.Tensor,
+    dropout: float,
+    scaling: float,
+) -> torch.Tensor:
+    """Attend in rows of queries ``(B, H, O, D)`` and keys ``(B, K, L, D)``, where ``K`` divides ``H``."""
+    batch, heads, length, _ = query.shape
+    kinds = key.shape[1]
+    on_cpu = query.device.type == "cpu"
+    if on_cpu and not torch.is_grad_enabled() and heads * mask.numel() <= _SMALL:
+        # For a few short rows PyTorch's kernel for processors takes up to four times as long as this.
+        folded = (query * scaling).reshape(batch, kinds, -1, query.shape[3])
+        scores = (folded @ key.transpose(2, 3)).view(batch, heads, length, -1) + mask
+        weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(value.dtype)
+        return (weights.view(batch, kinds, -1, key.shape[2]) @ value).view(batch, heads, length, -1)
+    # On other devices the kernels that take a mask want as many heads of keys as of queries.
+    if not on_cpu and heads > kinds:
+        key, value = (states.repeat_interleave(heads // kinds, 1) for states in (key, value))
+    return scaled_dot_product_attention(
+        query,
+        key,
+        value,
+        attn_mask=mask,
+        dropout_p=dropout,
+        scale=scaling,
+        enable_gqa=on_cpu and heads > kinds,
+    )
 
 
 def _of_rows(states: torch.Tensor, group: _Group) -> torch.Tensor:

@@ -86,12 +86,12 @@ class Extension(NamedTuple):
             The logits of a node were not asked for.
         """
         rows = np.searchsorted(self.nodes, nodes)
-        missing = np.setdiff1d(nodes, self.nodes)
-        if len(missing):
+        known = np.append(self.nodes, -1)[rows] == nodes
+        if not known.all():
             raise InvalidInput(
                 "logits of this node were not asked for",
                 where="nodes",
-                seen=int(missing[0]),
+                seen=int(nodes[~known][0]),
                 remedy="pass a smaller logits_from",
             )
         return rows

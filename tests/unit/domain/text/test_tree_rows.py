@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain, product
 from unittest import mock
 
 import numpy as np
@@ -23,7 +24,8 @@ def test_each_token_sees_itself_and_its_ancestors_once(sequences, data):
     first = data.draw(st.integers(0, len(tree) - 1))
     again = data.draw(st.lists(st.integers(0, first - 1), unique=True)) if first else []
     run = np.array([*range(first, len(tree)), *again])
-    with mock.patch.object(tree_rows, "_COPY", data.draw(st.sampled_from([-50, 0, 8]))):
+    copy, row = data.draw(st.sampled_from([(-50, 0), (0, 0), (0, 20), (8, 256)]))
+    with mock.patch.object(tree_rows, "_COPY", copy), mock.patch.object(tree_rows, "_ROW", row):
         rows = lay_out(tree, run)
     mask = tree.mask()
     queries = np.concatenate([group.queries.ravel() for group in rows.groups])
@@ -40,6 +42,45 @@ def test_each_token_sees_itself_and_its_ancestors_once(sequences, data):
         assert len(np.unique(found)) == len(found)
         assert np.array_equal(np.sort(found), np.flatnonzero(mask[token]))
     assert all(group.sees.any(axis=2).all() for group in rows.groups), "a softmax over nothing is no number"
+
+
+def divisions(tree: TokenTree, run: list[int], above: int) -> list[list[tuple[int, int]]]:
+    """Return each way to divide what begins with a node into rows, as numbers of their nodes and keys."""
+    parents = tree.parents.tolist()
+    while (children := [node for node, parent in enumerate(parents) if parent == run[-1]]) and not children[
+        1:
+    ]:
+        run = [*run, children[0]]
+    below = [divisions(tree, [child], above + len(run)) for child in children]
+    size = int(tree.mask()[:, run[0]].sum())
+    apart = [[(len(run), above + len(run)), *chain.from_iterable(rows)] for rows in product(*below)]
+    return [[(size, above + size)], *(apart if children else [])]
+
+
+@given(st.lists(st.lists(st.integers(0, 1), min_size=1, max_size=6), min_size=1, max_size=5), st.data())
+def test_no_other_division_costs_less(sequences, data):
+    tree = TokenTree()
+    for sequence in sequences:
+        tree.add([7, *sequence])
+    copy, row = data.draw(st.sampled_from([(0, 0), (0, 3), (1, 0), (2, 5)]))
+    with mock.patch.object(tree_rows, "_COPY", copy), mock.patch.object(tree_rows, "_ROW", row):
+        rows, _ = tree_rows._rows(tree, tree.tour(), np.arange(len(tree)))
+
+    def cost(division: list[tuple[int, int]]) -> int:
+        return sum(keys * (queries + copy) + row for queries, keys in division)
+
+    found = cost([(len(each.queries), len(each.keys)) for each in rows])
+    assert found == min(map(cost, divisions(tree, [0], 0)))
+
+
+def test_branches_of_branches_do_not_meet():
+    tree = TokenTree()
+    for name in range(3):
+        for text in range(20):
+            tree.add([*range(50), 100 + name, 200 + text, *range(60)])
+    rows = lay_out(tree, np.arange(len(tree)))
+    assert rows.pairs == 50 * 50 + 3 * 51 + 60 * 61 * 112
+    assert {group.shared for group in rows.groups} == {50}
 
 
 def test_branches_do_not_meet():
