@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from peft import LoraConfig, get_peft_model
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, scaled_dot_product_attention
 from torch.nn.parallel import DistributedDataParallel
 from transformers import (
     AutoModelForCausalLM,
@@ -31,7 +31,13 @@ from transformers import (
 from finetune.adapters.hf import trees
 from finetune.adapters.hf.architectures import choose_target_modules
 from finetune.adapters.hf.loading import quiet
-from finetune.adapters.hf.row_attention import ROW_ATTENTION, row_attention, to_device
+from finetune.adapters.hf.row_attention import (
+    ROW_ATTENTION,
+    additive,
+    attend_by_products,
+    row_attention,
+    to_device,
+)
 from finetune.adapters.hf.trees import CachedTree, tree_logits, tree_loss
 from finetune.domain import tree_rows
 from finetune.domain.errors import InvalidInput
@@ -282,6 +288,19 @@ def test_a_model_that_attends_in_rows_runs_and_writes_as_before():
         torch.testing.assert_close(model(input_ids=batch, attention_mask=seen).logits[:, -1], wanted)
         settings = {"attention_mask": seen, "max_new_tokens": 5, "do_sample": False}
         assert model.generate(batch, **settings).tolist() == other.generate(batch, **settings).tolist()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("kinds", [1, 2, 6])
+def test_products_attend_as_the_kernel_does(kinds, dtype):
+    torch.manual_seed(0)
+    query = torch.randn(3, 6, 5, 8, dtype=dtype)
+    key, value = torch.randn(2, 3, kinds, 9, 8, dtype=dtype)
+    mask = additive(torch.rand(3, 1, 5, 9) < 0.4, dtype)
+    mask[..., 0] = 0.0
+    settings = {"attn_mask": mask, "scale": 0.3, "enable_gqa": kinds < 6}
+    expected = scaled_dot_product_attention(query, key, value, **settings)
+    torch.testing.assert_close(attend_by_products(query, key, value, mask, 0.3), expected)
 
 
 def test_a_layer_whose_attention_rows_do_not_know_is_an_error():
