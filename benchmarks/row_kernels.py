@@ -2,8 +2,8 @@
 
     python -m benchmarks.row_kernels
 
-prints how many times as long the kernel takes, for rectangles as token trees have them.  It is where the limit
-in ``finetune.adapters.hf.row_attention`` comes from.
+prints how many times as long the kernel takes, for rectangles as token trees have them.  It is where the
+limit in ``finetune.adapters.hf.row_attention`` comes from.
 """
 
 from __future__ import annotations
@@ -20,7 +20,15 @@ from finetune.adapters.hf.row_attention import attend_by_products
 # Heads of queries, heads of keys, size of a head: the shipped model, Qwen2.5-0.5B, and one without groups.
 HEADS = ((6, 2, 32), (14, 2, 64), (8, 8, 64))
 # Rows, queries and keys of a row: texts, labels, long texts, one large tree.
-SHAPES = ((64, 41, 62), (64, 6, 68), (16, 66, 88), (30, 66, 206), (4, 66, 600), (1, 512, 512), (1, 1500, 1500))
+SHAPES = (
+    (64, 41, 62),
+    (64, 6, 68),
+    (16, 66, 88),
+    (30, 66, 206),
+    (4, 66, 600),
+    (1, 512, 512),
+    (1, 1500, 1500),
+)
 
 
 def main() -> None:
@@ -30,7 +38,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
-    print("| heads | rows x queries x keys | scores, thousands | kernel ms | products ms | kernel : products |")
+    print("| heads | rows x queries x keys | 1,000 scores | kernel ms | products ms | kernel : products |")
     print("| --- | --- | ---: | ---: | ---: | ---: |")
     for heads, kinds, size in HEADS:
         for rows, queries, keys in SHAPES:

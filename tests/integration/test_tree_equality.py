@@ -290,13 +290,12 @@ def test_a_model_that_attends_in_rows_runs_and_writes_as_before():
         assert model.generate(batch, **settings).tolist() == other.generate(batch, **settings).tolist()
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("kinds", [1, 2, 6])
-def test_products_attend_as_the_kernel_does(kinds, dtype):
+def test_products_attend_as_the_kernel_does(kinds):
     torch.manual_seed(0)
-    query = torch.randn(3, 6, 5, 8, dtype=dtype)
-    key, value = torch.randn(2, 3, kinds, 9, 8, dtype=dtype)
-    mask = additive(torch.rand(3, 1, 5, 9) < 0.4, dtype)
+    query = torch.randn(3, 6, 5, 8)
+    key, value = torch.randn(2, 3, kinds, 9, 8)
+    mask = additive(torch.rand(3, 1, 5, 9) < 0.4, torch.float32)
     mask[..., 0] = 0.0
     settings = {"attn_mask": mask, "scale": 0.3, "enable_gqa": kinds < 6}
     expected = scaled_dot_product_attention(query, key, value, **settings)

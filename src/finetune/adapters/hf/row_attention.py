@@ -141,7 +141,8 @@ def _attend(
     """Attend in rows of queries ``(B, H, O, D)`` and keys ``(B, K, L, D)``, where ``K`` divides ``H``."""
     heads, kinds = query.shape[1], key.shape[1]
     on_cpu = query.device.type == "cpu"
-    if on_cpu and not torch.is_grad_enabled() and heads * mask.numel() <= _SMALL:
+    plain = on_cpu and query.dtype == torch.float32 and not torch.is_grad_enabled()
+    if plain and heads * mask.numel() <= _SMALL:
         return attend_by_products(query, key, value, mask, scaling)
     # On other devices the kernels that take a mask want as many heads of keys as of queries.
     if not on_cpu and heads > kinds:
@@ -160,9 +161,10 @@ def _attend(
 def attend_by_products(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor, scaling: float
 ) -> torch.Tensor:
-    """Attend as scaled_dot_product_attention does, faster for short rows on a processor.
+    """Attend as scaled_dot_product_attention does in float32, faster for short rows on a processor.
 
-    Its kernel works in tiles for long rows; ``python -m benchmarks.row_kernels`` compares the two.
+    Its kernel works in tiles for long rows; ``python -m benchmarks.row_kernels`` compares the two.  In
+    bfloat16 the kernel is better: it keeps scores in float32.
 
     Parameters
     ----------
@@ -185,7 +187,7 @@ def attend_by_products(
     # Queries that share a head of keys are rows of one product: nothing is repeated.
     folded = (query * scaling).reshape(batch, kinds, -1, query.shape[3])
     scores = (folded @ key.transpose(2, 3)).view(batch, heads, length, -1) + mask
-    weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(value.dtype)
+    weights = torch.softmax(scores, dim=-1)
     return (weights.view(batch, kinds, -1, key.shape[2]) @ value).view(batch, heads, length, -1)
 
 
