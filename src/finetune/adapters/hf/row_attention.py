@@ -18,7 +18,7 @@ ROW_ATTENTION = "token_tree_rows"
 # What an attention layer may say beside its scaling that makes the result another one.
 _UNKNOWN = ("softcap", "s_aux", "sinks", "position_bias", "indices", "block_indices", "cache")
 # Attention scores of a group, all heads, up to which they stay in a processor's cache.
-_SMALL = 1 << 20
+_SMALL = 1 << 19
 
 
 class _Group(NamedTuple):
