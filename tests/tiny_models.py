@@ -8,6 +8,8 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     AutoModelForCausalLM,
+    BertConfig,
+    BertModel,
     Gemma3TextConfig,
     Glm4Config,
     Glm4MoeConfig,
@@ -128,5 +130,23 @@ def save_tiny(kind: str, folder: Path, seed: int = 0) -> Path:
             if parameter.ndim > 1:
                 parameter.mul_(5.0)
     model.save_pretrained(folder)
+    fast.save_pretrained(folder)
+    return folder
+
+
+def save_tiny_encoder(folder: Path, seed: int = 0) -> Path:
+    """Save a tiny random BERT with a tokeniser; return the folder."""
+    fast = tokenizer()
+    torch.manual_seed(seed)
+    config = BertConfig(
+        vocab_size=len(fast),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=512,
+        pad_token_id=fast.pad_token_id,
+    )
+    BertModel(config).save_pretrained(folder)
     fast.save_pretrained(folder)
     return folder

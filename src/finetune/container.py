@@ -9,14 +9,11 @@ nothing and a command loads what it uses.  Put another adapter in its place with
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dependency_injector import containers, providers
-
-from finetune.domain.errors import MissingExtra
 
 if TYPE_CHECKING:
     from finetune.application.calibrate import Calibrate
@@ -25,9 +22,11 @@ if TYPE_CHECKING:
     from finetune.application.demo import Demo, ProjectWriter
     from finetune.application.evaluate import Evaluate
     from finetune.application.evaluate_probabilities import EvaluateProbabilities
+    from finetune.application.export import Export
     from finetune.application.initialise import Init
     from finetune.application.labels_file import LabelsFile
     from finetune.application.ports import (
+        BackendOpener,
         Clock,
         EncoderOpener,
         ExampleSource,
@@ -45,35 +44,36 @@ if TYPE_CHECKING:
     from finetune.application.prepare import Prepare
     from finetune.application.settings import GuaranteeConfig
     from finetune.application.train import Train
+    from finetune.backends import BackendInfo
 
 EMBEDDED_MODEL = "embedded"
-_HF_PACKAGES = {"torch", "transformers", "peft", "accelerate", "safetensors", "tokenizers", "jinja2"}
+MINILM = "minilm"
 
 
 def resolve_model(model_id: str) -> str:
-    """Return the folder of the shipped base model for ``embedded``, any other id unchanged.
+    """Return the folder of the shipped base model for ``embedded``, that of a package for ``minilm``.
+
+    Any other id is left as it is.
+
+    Raises
+    ------
+    InvalidInput
+        The package with ``minilm`` is not installed.
 
     Examples
     --------
     >>> resolve_model("Qwen/Qwen2.5-7B")
     'Qwen/Qwen2.5-7B'
     """
-    if model_id != EMBEDDED_MODEL:
-        return model_id
-    from finetune.adapters.embedded.base import model_folder
+    if model_id == EMBEDDED_MODEL:
+        from finetune.adapters.embedded.base import model_folder
 
-    return str(model_folder())
+        return str(model_folder())
+    if model_id == MINILM:
+        from finetune.adapters.embedded.minilm import minilm_folder
 
-
-@contextmanager
-def _hf_extra(needed_for: str) -> Iterator[None]:
-    # These adapters import torch and its company as modules, so that this is where their absence shows.
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] in _HF_PACKAGES:
-            raise MissingExtra("hf", needed_for) from error
-        raise
+        return str(minilm_folder())
+    return model_id
 
 
 def _read_config(path: Path, overrides: Sequence[str] = ()) -> ProjectConfig:
@@ -148,22 +148,34 @@ def _project() -> ProjectWriter:
     return EmbeddedProject()
 
 
-def _trainer(resolve: Callable[[str], str]) -> Trainer:
-    with _hf_extra("training"):
-        from finetune.adapters.hf.trainer import HfTrainer
-    return HfTrainer(resolve)
+def _backends(resolve: Callable[[str], str]) -> BackendOpener:
+    from finetune.backends import opener
+
+    return opener(resolve)
 
 
-def _models(resolve: Callable[[str], str]) -> ModelOpener:
-    with _hf_extra("loading a model"):
-        from finetune.adapters.hf.model import HfModelOpener
-    return HfModelOpener(resolve)
+def _list_backends() -> list[BackendInfo]:
+    from finetune.backends import list_backends
+
+    return list_backends()
 
 
-def _encoders(resolve: Callable[[str], str]) -> EncoderOpener:
-    with _hf_extra("loading a tokeniser"):
-        from finetune.adapters.hf.encoder import EncoderOpener as HfEncoderOpener
-    return HfEncoderOpener(resolve)
+def _trainer(backends: BackendOpener) -> Trainer:
+    from finetune.application.backends import BackendTrainer
+
+    return BackendTrainer(backends)
+
+
+def _models(backends: BackendOpener) -> ModelOpener:
+    from finetune.application.backends import BackendModels
+
+    return BackendModels(backends)
+
+
+def _encoders(backends: BackendOpener) -> EncoderOpener:
+    from finetune.application.backends import BackendEncoders
+
+    return BackendEncoders(backends)
 
 
 def _init(**ports: Any) -> Init:
@@ -200,6 +212,12 @@ def _predict(**ports: Any) -> Predict:
     from finetune.application.predict import Predict
 
     return Predict(**ports)
+
+
+def _export(**ports: Any) -> Export:
+    from finetune.application.export import Export
+
+    return Export(**ports)
 
 
 def _calibrate_probabilities(**ports: Any) -> CalibrateProbabilities:
@@ -245,9 +263,11 @@ class Container(containers.DeclarativeContainer):
     clock = providers.Factory(_clock)
     report = providers.Factory(_report)
     project = providers.Factory(_project)
-    trainer = providers.Factory(_trainer, resolve_model)
-    models = providers.Factory(_models, resolve_model)
-    encoders = providers.Factory(_encoders, resolve_model)
+    backends = providers.Factory(_backends, resolve_model)
+    list_backends = providers.Callable(_list_backends)
+    trainer = providers.Factory(_trainer, backends)
+    models = providers.Factory(_models, backends)
+    encoders = providers.Factory(_encoders, backends)
 
     init = providers.Factory(_init, source=source, stores=stores)
     prepare = providers.Factory(
@@ -262,6 +282,9 @@ class Container(containers.DeclarativeContainer):
     )
     predict = providers.Factory(
         _predict, models=models, stores=stores, source=source, sinks=sinks, progress=progress
+    )
+    export = providers.Factory(
+        _export, backends=backends, models=models, stores=stores, progress=progress, clock=clock
     )
     calibrate_probabilities = providers.Factory(
         _calibrate_probabilities, source=probabilities, stores=stores, progress=progress, clock=clock

@@ -66,7 +66,6 @@ def is_normalised_and_finite(scorer: LabelScorer) -> None:
     scores = scorer.score(TEXTS)
     assert np.isfinite(scores.log_probabilities).all()
     np.testing.assert_allclose(np.exp(scores.log_probabilities).sum(axis=1), 1.0, atol=1e-9)
-    assert (scores.label_mass <= 1e-3).all()
     assert np.isfinite(scores.label_mass).all()
 
 

@@ -140,6 +140,7 @@ class CalibrateProbabilities:
             map=found.map,
             conformal=found.conformal,
             selective=found.selective,
+            scope=found.scope,
             abstain_on_ambiguous_set=config.risk.abstain_on_ambiguous_set,
             costs=costs,
             not_promised=NOT_PROMISED_OF_PROBABILITIES,

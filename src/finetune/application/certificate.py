@@ -16,6 +16,7 @@ from finetune.application.certified import (
     CertifiedModel,
     CertifiedProbabilities,
     CertifiedRisk,
+    CertifiedScope,
     CertifiedSets,
     InfeasibleRisk,
 )
@@ -37,7 +38,8 @@ class Certificate(Section):
 
     That of a run binds thresholds to one model, adapter, prompt and label set; :meth:`check` refuses any
     other.  That of probabilities from a file binds them to the outcomes alone.  ``batch_effect`` is null
-    where no model was run, ``costs`` where none were given: then the likeliest label is the action.
+    where no model was run, ``costs`` where none were given: then the likeliest label is the action;
+    ``scope`` where nothing is handed over as out of scope.
     """
 
     version: Literal[2] = 2
@@ -51,6 +53,7 @@ class Certificate(Section):
     map: CertifiedMap
     conformal: CertifiedSets
     selective: Annotated[CertifiedRisk | InfeasibleRisk, Field(discriminator="feasible")]
+    scope: CertifiedScope | None = None
     batch_effect: CertifiedBatchEffect | None = None
     abstain_on_ambiguous_set: bool
     costs: Costs | None
@@ -119,7 +122,13 @@ class Certificate(Section):
     @property
     def statements(self) -> tuple[str, ...]:
         """Everything that is promised, in words."""
-        return (self.selective.statement, self.conformal.statement)
+        scope = () if self.scope is None else (self.scope.statement,)
+        return (self.selective.statement, self.conformal.statement, *scope)
+
+    @property
+    def least_evidence(self) -> float:
+        """Least label mass that is in scope: −inf where everything is."""
+        return -math.inf if self.scope is None or self.scope.least is None else self.scope.least
 
     @property
     def risk_threshold(self) -> float:

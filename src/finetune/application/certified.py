@@ -120,6 +120,20 @@ class CertifiedSets(Section):
     statement: str
 
 
+class CertifiedScope(Section):
+    """Messages that are handed over as being about no label: those with less evidence than ``least``.
+
+    Evidence is the ``label_mass`` of a row's scores, and ``least`` the calibration score of that ``rank``;
+    null where there are too few rows to hand over any.
+    """
+
+    share: Probability
+    n: Count
+    rank: Count
+    least: float | None
+    statement: str
+
+
 class CertifiedRisk(Section):
     """Error among answered: ``threshold`` is in log-odds, null where every eligible row is answered."""
 

@@ -6,15 +6,21 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from finetune.application.certified import CertifiedMap, CertifiedRisk, CertifiedSets, InfeasibleRisk
+from finetune.application.certified import (
+    CertifiedMap,
+    CertifiedRisk,
+    CertifiedScope,
+    CertifiedSets,
+    InfeasibleRisk,
+)
 from finetune.application.decision_rule import DecisionRule, costs_of, coverage_law, least_confidence
 from finetune.application.labels_file import Costs
 from finetune.application.maps import apply_map, fit_map, open_map
 from finetune.application.scored_rows import ScoredRows
 from finetune.application.settings import CalibrationConfig, ConformalConfig, RiskConfig
-from finetune.application.statements import Unit, state_infeasible, state_risk, state_sets
+from finetune.application.statements import Unit, state_infeasible, state_risk, state_scope, state_sets
 from finetune.domain.calibration.maps import CalibrationMap
-from finetune.domain.conformal import ConformalPredictor
+from finetune.domain.conformal import ConformalPredictor, conformal_rank
 from finetune.domain.errors import InfeasibleGuarantee
 from finetune.domain.risk import selective_threshold
 
@@ -49,6 +55,7 @@ class Certified(NamedTuple):
     map: CertifiedMap
     conformal: CertifiedSets
     selective: CertifiedRisk | InfeasibleRisk
+    scope: CertifiedScope | None
 
 
 def certify(
@@ -85,6 +92,7 @@ def certify(
     certified = fit_map(basis.validation, asked.calibration, rng)
     fitted = open_map(certified)
     predictor = fit_sets(basis.for_sets, fitted, asked.conformal)
+    scope = certify_scope(basis.for_sets, asked.risk, unit)
     rule = DecisionRule(
         outcomes=outcomes,
         map=fitted,
@@ -92,9 +100,10 @@ def certify(
         costs=matrix,
         threshold=-np.inf,
         abstain_on_ambiguous_set=asked.risk.abstain_on_ambiguous_set,
+        least_evidence=-np.inf if scope is None or scope.least is None else scope.least,
     )
     return Certified(
-        certified, certify_sets(predictor, unit), certify_risk(basis.for_risk, rule, asked.risk, unit)
+        certified, certify_sets(predictor, unit), certify_risk(basis.for_risk, rule, asked.risk, unit), scope
     )
 
 
@@ -123,6 +132,30 @@ def certify_sets(predictor: ConformalPredictor, unit: Unit) -> CertifiedSets:
         statement=state_sets(
             predictor.alpha, n, rank, low, high, method=predictor.method, everything=everything, unit=unit
         ),
+    )
+
+
+def certify_scope(rows: ScoredRows, config: RiskConfig, unit: Unit) -> CertifiedScope | None:
+    """Set the least evidence of what is in scope; None where nothing is to be handed over for that.
+
+    A new row that is exchangeable with these has less evidence than the ``rank``-th least of theirs with a
+    probability of at most ``rank / (n + 1)``, which is at most the share that may be handed over.
+
+    References
+    ----------
+    Bates, S. et al. (2023). Testing for outliers with conformal p-values. Annals of Statistics 51, sec. 2.
+    """
+    if config.out_of_scope is None:
+        return None
+    n = len(rows)
+    rank = n + 1 - conformal_rank(n, config.out_of_scope)
+    least = float(np.sort(rows.scores.label_mass)[rank - 1]) if rank else None
+    return CertifiedScope(
+        share=config.out_of_scope,
+        n=n,
+        rank=rank,
+        least=least,
+        statement=state_scope(config.out_of_scope, n, rank, unit),
     )
 
 

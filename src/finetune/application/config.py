@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from finetune.application.backend_settings import BaselineConfig, EncoderConfig, RemoteConfig
 from finetune.application.settings import CalibrationConfig, ConformalConfig, RiskConfig, Section
 
 SplitName = Literal["train", "validation", "calibration", "test"]
@@ -161,7 +162,8 @@ class ProjectConfig(Section):
 
     version: Literal[1] = 1
     name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
-    model_id: str = Field(min_length=1)
+    backend: str = Field("causal", pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,49}$")
+    model_id: str = ""
     revision: str | None = None
     tokenizer_id: str | None = None
     trust_remote_code: bool = False
@@ -178,9 +180,14 @@ class ProjectConfig(Section):
     conformal: ConformalConfig = ConformalConfig()  # type: ignore[call-arg]
     risk: RiskConfig = RiskConfig()
     prediction: PredictionConfig = PredictionConfig()  # type: ignore[call-arg]
+    encoder: EncoderConfig = EncoderConfig()  # type: ignore[call-arg]
+    remote: RemoteConfig = RemoteConfig()  # type: ignore[call-arg]
+    baseline: BaselineConfig = BaselineConfig()  # type: ignore[call-arg]
 
     @model_validator(mode="after")
     def _known_model(self) -> ProjectConfig:
+        if self.backend == "causal" and not self.model_id:
+            raise ValueError("model_id is missing: the base model that the causal backend tunes")
         right = MISSPELT_MODELS.get(self.model_id.lower())
         if right is not None and self.model_id not in right:
             raise ValueError(

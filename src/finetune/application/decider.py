@@ -13,6 +13,7 @@ from finetune.application.ports import DecisionModel, ModelOpener, ProgressTask,
 from finetune.application.records import build_records, reference
 from finetune.application.runs import open_run
 from finetune.domain.decisions import DecisionRecord
+from finetune.domain.errors import InvalidInput
 from finetune.domain.labels import ABSTAIN
 
 
@@ -87,7 +88,7 @@ class Decider:
         scores = self.model.scorer.score(texts, task)
         rulings = self.rule.apply(scores)
         rationales: list[str | None] = [None] * len(items)
-        if rationale:
+        if rationale and self.model.writer is not None:
             own = [i for i, why in enumerate(rulings.reasons) if why in ("none", "model_abstained")]
             written = self.model.writer.write([texts[i] for i in own], [rulings.decisions[i] for i in own])
             for i, text in zip(own, written, strict=True):
@@ -113,13 +114,24 @@ class Decider:
         )
 
 
-def open_decider(config: ProjectConfig, models: ModelOpener, stores: StoreOpener) -> Decider:
+def open_decider(
+    config: ProjectConfig, models: ModelOpener, stores: StoreOpener, *, rationale: bool = False
+) -> Decider:
     """Open a calibrated run for decisions.
+
+    Parameters
+    ----------
+    config
+        The configuration of the run.
+    models, stores
+        The ports it works through.
+    rationale
+        Whether rationales will be asked for.
 
     Raises
     ------
     InvalidInput
-        The run was not trained, or not calibrated.
+        The run was not trained, or not calibrated, or its model cannot write the rationales asked for.
     IntegrityError
         The certificate belongs to another model, adapter, prompt or label set, or files are damaged.
     """
@@ -127,4 +139,11 @@ def open_decider(config: ProjectConfig, models: ModelOpener, stores: StoreOpener
     certificate = run.certificate()
     model = run.open_model(models)
     certificate.check(model.identity, run.labels)
+    if rationale and model.writer is None:
+        raise InvalidInput(
+            f"models of the {config.backend} backend write no rationales",
+            where="prediction.rationale",
+            seen=True,
+            remedy="ask for none, or train with backend: causal",
+        )
     return Decider(model, certificate, certified_rule(certificate))

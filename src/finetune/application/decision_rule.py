@@ -84,13 +84,16 @@ class DecisionRule:
         Least log-odds that is answered: −inf answers every eligible row, +inf none.
     abstain_on_ambiguous_set
         Whether more than one outcome in the set is an abstention.
+    least_evidence
+        Least label mass that is in scope: −inf takes everything for that.
 
     Notes
     -----
     Action, confidence and the comparison with the threshold are those of
     :class:`finetune.domain.risk.RiskControlledPredictor`; sets and lengths only take rows away from what it
     would answer.  A row is abstained for the first reason that holds: ``too_long`` (the model did not see
-    all of it), then those of :func:`finetune.domain.decisions.abstention_reasons` in their order.
+    all of it), ``out_of_scope`` (too little evidence for all labels together), then those of
+    :func:`finetune.domain.decisions.abstention_reasons` in their order.
     """
 
     outcomes: tuple[str, ...]
@@ -99,6 +102,7 @@ class DecisionRule:
     costs: FloatArray | None
     threshold: float
     abstain_on_ambiguous_set: bool
+    least_evidence: float = -math.inf
 
     def apply(self, scores: LabelScores) -> Rulings:
         """Decide.
@@ -117,6 +121,7 @@ class DecisionRule:
         probabilities = np.exp(log_probs)
         sets = self.sets.predict(log_probs)
         too_long = scores.removed_chars > 0
+        foreign = scores.label_mass < self.least_evidence
         abstain_index = self.outcomes.index(ABSTAIN) if ABSTAIN in self.outcomes else None
         hand_over = len(self.outcomes) if abstain_index is None else abstain_index
         actions, score = scored_actions(log_probs, self.costs, abstain_index)
@@ -133,10 +138,12 @@ class DecisionRule:
             )
 
         everywhere = np.ones(len(log_probs), dtype=np.bool_)
-        eligible = np.array([reason == "none" for reason in reasons(everywhere)]) & ~too_long
+        eligible = np.array([reason == "none" for reason in reasons(everywhere)]) & ~too_long & ~foreign
         final: tuple[Reason, ...] = tuple(
-            "too_long" if cut else reason
-            for cut, reason in zip(too_long, reasons(answers(score, self.threshold)), strict=True)
+            "too_long" if cut else "out_of_scope" if unlike else reason
+            for cut, unlike, reason in zip(
+                too_long, foreign, reasons(answers(score, self.threshold)), strict=True
+            )
         )
         taken = np.where([reason == "none" for reason in final], proposals, hand_over)
         return Rulings(
@@ -222,6 +229,7 @@ def _described_rule(certificate: Certificate) -> DecisionRule:
         costs=costs_of(certificate.outcomes, certificate.costs),
         threshold=certificate.risk_threshold,
         abstain_on_ambiguous_set=certificate.abstain_on_ambiguous_set,
+        least_evidence=certificate.least_evidence,
     )
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
+from finetune.application.comparison import compare
 from finetune.application.config import ProjectConfig
 from finetune.application.evaluation import EvaluationReport, evaluate_rows
 from finetune.application.ports import Clock, ModelOpener, Progress, ReportWriter, StoreOpener
@@ -29,7 +31,9 @@ class Evaluate:
     progress: Progress
     clock: Clock
 
-    def __call__(self, config: ProjectConfig, *, base: bool = False) -> EvaluationReport:
+    def __call__(
+        self, config: ProjectConfig, *, base: bool = False, against: Path | None = None
+    ) -> EvaluationReport:
         """Evaluate and write ``evaluation.json``, then ``report.html``.
 
         Parameters
@@ -38,11 +42,15 @@ class Evaluate:
             The configuration of the run.
         base
             Whether to score the rows without the adapter as well, for comparison.
+        against
+            Folder of another run, evaluated on the same test rows, to compare with.
 
         Raises
         ------
         InsufficientData
             There are no test rows.
+        InvalidInput
+            The other run was not evaluated, or on other rows.
         IntegrityError
             The certificate belongs to another model, adapter, prompt, label set or calibration data.
         MissingExtra
@@ -68,6 +76,7 @@ class Evaluate:
                 remedy="prepare with a greater share of test rows",
             )
         run.store.write_examples("scores_test.jsonl", test.rows(run.labels.outcomes))
+        beside = None if against is None else compare(self.stores(against), test, run.labels.outcomes)
         without = None
         del model  # two of them at once may be more than the memory holds
         if base:
@@ -83,6 +92,7 @@ class Evaluate:
                 "run": config.name,
                 "test_hash": prepared.sha256("test.jsonl"),
             },
+            beside,
         )
         # An old page beside new numbers would mislead, should the new page not come about.
         run.store.remove("report.html")

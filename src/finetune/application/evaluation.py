@@ -66,6 +66,7 @@ def evaluate_rows(
     base: ScoredRows | None,
     rng: np.random.Generator,
     provenance: Mapping[str, Any],
+    against: Mapping[str, Any] | None = None,
 ) -> EvaluationReport:
     """Measure everything on the test rows.
 
@@ -81,6 +82,8 @@ def evaluate_rows(
         Source of bootstrap draws.
     provenance
         ``created``, ``run`` and ``test_hash``.
+    against
+        What :func:`finetune.application.comparison.compare` says of another run, where that was asked for.
     """
     rule, raw, truth = certified_rule(certificate), test.scores.log_probabilities, test.truth
     rulings = rule.apply(test.scores)
@@ -145,6 +148,7 @@ def evaluate_rows(
             "accuracy": measure_accuracy(base.scores.log_probabilities, truth),
             "log_loss": measure_scores(base.scores.log_probabilities, truth, rng).log_loss,
         },
+        "against": against,
         "methods": list(METHODS),
     }
     return EvaluationReport({**document, "summary": summarise(document)})

@@ -52,7 +52,7 @@ def render_model_card(
         evaluation = None
     sections = [
         _front_matter(config),
-        f"# {_plain(labels.task)}: adapter for {_plain(config.model_id)}",
+        f"# {_plain(labels.task)}: {_kind(config)}",
         _decides(labels, certificate),
         _trained(config, training),
         _promises(certificate),
@@ -63,15 +63,22 @@ def render_model_card(
     return "\n\n".join(sections) + "\n"
 
 
+def _kind(config: ProjectConfig) -> str:
+    if config.backend == "causal":
+        return f"adapter for {_plain(config.model_id)}"
+    return f"a model of the {config.backend} backend"
+
+
 def _front_matter(config: ProjectConfig) -> str:
     lines = ["---"]
-    if is_hub_id(config.model_id):
-        lines.append(f"base_model: {config.model_id}")
+    if config.backend == "causal":
+        if is_hub_id(config.model_id):
+            lines.append(f"base_model: {config.model_id}")
+        lines.append("library_name: peft")
     lines += [
-        "library_name: peft",
         "pipeline_tag: text-classification",
         "tags:",
-        "- lora",
+        *(["- lora"] if config.backend == "causal" else []),
         "- text-classification",
         "- selective-classification",
         "- conformal-prediction",
@@ -103,6 +110,8 @@ def _trained(config: ProjectConfig, training: Document | None) -> str:
     lines.append(
         f"LoRA adapter (r = {config.lora.r}, alpha = {config.lora.alpha:g}, dropout = "
         f"{config.lora.dropout:g}) on `{config.model_id}`{revision}; configuration in `config.yaml`."
+        if config.backend == "causal"
+        else f"Trained with `backend: {config.backend}`; configuration in `config.yaml`."
     )
     if training is None:
         return "\n".join([*lines, "", "No record of the training is in this folder."])
@@ -126,7 +135,8 @@ def _promises(certificate: Document | None) -> str:
         return "## What is promised\n\nNothing: the run was not calibrated. Run `finetune calibrate`."
     data = certificate["data"]
     lines = ["## What is promised", ""]
-    lines += [f"- {certificate[part]['statement']}" for part in ("selective", "conformal")]
+    parts = [certificate[part] for part in ("selective", "conformal", "scope") if certificate.get(part)]
+    lines += [f"- {part['statement']}" for part in parts]
     basis = (
         f"Set on {plural(data['validation_rows'], 'validation row')} (calibration map: "
         f"{describe_map(certificate['map'])}) "
@@ -168,7 +178,13 @@ With this library, which applies the certificate:
 
 ```sh
 finetune predict --run {config.run_folder.as_posix()} --text "a message"
-```
+```{_with_peft(config)}"""
+
+
+def _with_peft(config: ProjectConfig) -> str:
+    if config.backend != "causal":
+        return ""
+    return f"""
 
 The adapter alone, with plain PEFT (its answers then come without any promise):
 

@@ -117,7 +117,8 @@ class Predict:
         IntegrityError
             The certificate does not fit what was loaded.
         """
-        decider = open_decider(config, self.models, self.stores)
+        wanted = _wanted(rationale, config)
+        decider = open_decider(config, self.models, self.stores, rationale=wanted)
         self.progress.say(decider.model.notice)
         ids = _Ids()
         items = [check_text(ids.of(text), text, config.data.max_text_chars) for text in texts]
@@ -125,7 +126,7 @@ class Predict:
             if item.problem:
                 self.progress.say(f"text {number}: {item.problem}")
         with self.progress.task("deciding", len(items)) as task:
-            return decider.decide(items, rationale=_wanted(rationale, config), task=task)
+            return decider.decide(items, rationale=wanted, task=task)
 
     def file(
         self,
@@ -158,7 +159,7 @@ class Predict:
         refuse_overwriting(output, input)
         columns, wanted = columns or config.data.columns, _wanted(rationale, config)
         total = sum(1 for _ in self.source.read(DataFile(path=input), columns))
-        decider = open_decider(config, self.models, self.stores)
+        decider = open_decider(config, self.models, self.stores, rationale=wanted)
         self.progress.say(decider.model.notice)
         # The same work: these bytes, this certificate, read and written in the same way.
         key = digest(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -30,6 +31,14 @@ from finetune.domain.labels import LabelSet
 OF_AN_EVALUATION = ("evaluation.json", "report.html", "scores_test.jsonl")
 """What ``evaluate`` writes; it says nothing about another certificate."""
 
+MERGED = "merged.json"
+"""Of an exported run: where the model is into which the adapter was merged."""
+
+
+def at_merged(config: ProjectConfig, folder: Path) -> ProjectConfig:
+    """Return a configuration whose base model is one with a merged adapter."""
+    return config.model_copy(update={"model_id": str(folder), "revision": None, "tokenizer_id": None})
+
 
 @dataclass(frozen=True)
 class Run:
@@ -41,10 +50,25 @@ class Run:
     labels: LabelSet
 
     def open_model(self, models: ModelOpener, *, base: bool = False) -> DecisionModel:
-        """Load the tuned model, or the base model alone."""
+        """Load the tuned model, or the base model alone.
+
+        Raises
+        ------
+        InvalidInput
+            The base model of merged weights is asked for, which is not there.
+        """
         prompt = build_prompt(self.config.prompt, self.labels)
-        adapter = None if base else self.store.folder / "adapter"
-        return models.open(self.config, self.labels, prompt, adapter)
+        if not self.store.exists(MERGED):
+            adapter = None if base else self.store.folder / "adapter"
+            return models.open(self.config, self.labels, prompt, adapter)
+        if base:
+            raise InvalidInput(
+                "the adapter is merged into the weights, so there is no base model to compare with",
+                where=str(self.store.folder),
+                remedy="leave out --base, or evaluate the run that was exported",
+            )
+        folder = (self.store.folder / str(self.store.read_json(MERGED)["model"])).resolve()
+        return models.open(at_merged(self.config, folder), self.labels, prompt, None)
 
     def certificate(self) -> Certificate:
         """Read the certificate; :class:`InvalidInput` where the run was never calibrated."""
@@ -90,11 +114,12 @@ def open_run(config: ProjectConfig, stores: StoreOpener) -> Run:
         Its adapter or labels are not what training wrote.
     """
     store = stores(config.run_folder)
-    if not store.exists("adapter"):
+    weights = MERGED if store.exists(MERGED) else "adapter"
+    if not store.exists(weights):
         raise InvalidInput(
             "the run has no adapter", where=str(store.folder), remedy="run `finetune train` first"
         )
-    store.verify("adapter", "labels.yaml")
+    store.verify(weights, "labels.yaml")
     labels_file = LabelsFile.model_validate(store.read_yaml("labels.yaml"))
     return Run(config, store, labels_file, labels_file.label_set())
 

@@ -76,12 +76,17 @@ class ConformalConfig(Section):
 
 
 class RiskConfig(Section):
-    """Error among answered ≤ ``level`` with probability ≥ 1 − ``delta`` over calibration draws."""
+    """Error among answered ≤ ``level`` with probability ≥ 1 − ``delta`` over calibration draws.
+
+    ``out_of_scope`` is the share of messages like those of calibration that may be handed over as being about
+    none of the labels; null hands none over for that.
+    """
 
     level: Probability = 0.1
     delta: Probability = 0.1
     on_infeasible: Literal["error", "abstain"] = "error"
     abstain_on_ambiguous_set: bool = False
+    out_of_scope: Probability | None = None
 
 
 class GuaranteeConfig(Section):

@@ -108,6 +108,38 @@ def state_infeasible(limit: float, delta: float, n: int, needed: int | None, uni
     return text
 
 
+def state_scope(share: float, n: int, rank: int, unit: Unit = "message") -> str:
+    """Say what handing over for want of evidence promises.
+
+    Parameters
+    ----------
+    share
+        Largest share of what is in scope that is handed over, in (0, 1).
+    n, rank
+        Calibration rows, and the rank of the limit among their evidence; 0 hands nothing over.
+    unit
+        What one row is called.
+
+    Examples
+    --------
+    >>> print(state_scope(0.05, 199, 10))
+    A message is handed over as out of scope where the model finds less evidence for all labels together than
+    in all but 9 of 199 calibration rows. That happens to at most 5 % of the messages that come from the same
+    source as those rows. How many others it catches is not promised.
+    """
+    if not rank:
+        return (
+            f"No {unit} is handed over as out of scope: {plural(n, 'calibration row')} are too few to do so "
+            f"to at most {level(share)} of the {unit}s that are in scope."
+        )
+    return (
+        f"A {unit} is handed over as out of scope where the model finds less evidence for all labels "
+        f"together than in all but {rank - 1:,} of {plural(n, 'calibration row')}. That happens to at most "
+        f"{level(share)} of the {unit}s that come from the same source as those rows. How many others it "
+        f"catches is not promised."
+    )
+
+
 def state_sets(
     alpha: float,
     n: int,

@@ -28,7 +28,13 @@ class Sentence(TypedDict):
 def summarise(document: Mapping[str, Any]) -> list[Sentence]:
     """Return the findings of an evaluation document, the most important first."""
     findings = [_answers(document), _sets(document), _calibration(document)]
-    optional = (_cost(document), _accuracy(document), _left_out(document), _known(document))
+    optional = (
+        _cost(document),
+        _accuracy(document),
+        _against(document),
+        _left_out(document),
+        _known(document),
+    )
     return findings + [finding for finding in optional if finding]
 
 
@@ -130,6 +136,25 @@ def _accuracy(document: Mapping[str, Any]) -> Sentence:
     if document["base"]:
         text += f" Without the adapter it would be {describe_estimate(document['base']['accuracy'])}."
     return {"topic": "accuracy", "verdict": "info", "text": text}
+
+
+def _against(document: Mapping[str, Any]) -> Sentence | None:
+    other = document.get("against")
+    if not other:
+        return None
+    gap = other["difference"]
+    sure = "more" if gap["low"] > 0 else "fewer" if gap["high"] < 0 else None
+    right = describe_estimate(other["accuracy"])
+    text = f"The run {other['run']} has {right} of the same {document['unit']}s right. "
+    if sure is None:
+        text += "That one of the two is better cannot be told from these rows"
+    else:
+        text += f"This one has {_points(abs(gap['value']))} percentage points {sure}"
+    text += (
+        f" (difference {_points(gap['value'])}, {level(gap['confidence'])} interval {_points(gap['low'])} to "
+        f"{_points(gap['high'])} points). The other answered {describe_estimate(other['answered'])}."
+    )
+    return {"topic": "against", "verdict": "info", "text": text}
 
 
 def _left_out(document: Mapping[str, Any]) -> Sentence | None:

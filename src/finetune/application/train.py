@@ -35,6 +35,8 @@ _OF_THE_LAST_ADAPTER = (
     "scores_calibration.jsonl",
     *OF_AN_EVALUATION,
 )
+# Sections that say what is done with a trained model.
+_LATER = ("conformal", "risk", "prediction")
 
 
 @dataclass(frozen=True)
@@ -160,10 +162,11 @@ def _some(rows: Sequence[Example], most: int | None, seed: int) -> list[Example]
 
 def _training_part(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return what of a configuration training depends on; what comes after it may differ."""
-    part = {key: value for key, value in config.items() if key not in ("conformal", "risk", "prediction")}
     # Configurations of earlier versions lack the keys that came later.
     defaults = TrainingConfig().model_dump(mode="json")  # type: ignore[call-arg]
-    return {**part, "training": {**defaults, **part.get("training", {})}}
+    part = {"backend": "causal", **config, "training": {**defaults, **config.get("training", {})}}
+    others = {"baseline", "encoder", "remote"} - {part["backend"]}
+    return {key: value for key, value in part.items() if key not in {*_LATER, *others}}
 
 
 def _finished(run: ArtifactStore, identity: Mapping[str, Any]) -> TrainReport | None:

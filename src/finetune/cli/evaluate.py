@@ -31,6 +31,10 @@ def evaluate(
     base: Annotated[
         bool, typer.Option("--base", help="Score the base model without the adapter too, to compare.")
     ] = False,
+    against: Annotated[
+        Path | None,
+        typer.Option("--against", metavar="RUN", help="Another run, evaluated on the same rows, to compare."),
+    ] = None,
     probabilities: Probabilities = None,
     certificate: Certificate = None,
     label_column: LabelColumn = None,
@@ -60,7 +64,16 @@ def evaluate(
     quiet: Quiet = False,
 ) -> None:
     """Measure what was certified on rows that nothing has seen."""
-    refuse_with(probabilities, {"--config": config, "--set": overrides or None, "--run": run, "--base": base})
+    refuse_with(
+        probabilities,
+        {
+            "--config": config,
+            "--set": overrides or None,
+            "--run": run,
+            "--base": base,
+            "--against": against,
+        },
+    )
     refuse_without(
         probabilities,
         {
@@ -86,5 +99,5 @@ def evaluate(
         )
         return
     settings = read_config(session, config, overrides, run)
-    document = session.container.evaluate()(settings, base=base).document()
+    document = session.container.evaluate()(settings, base=base, against=against).document()
     session.finish(document, evaluated(document, settings, run_options(config, run, overrides)))

@@ -12,6 +12,7 @@ code  meaning
 6     rows that must be unseen were seen (``LeakageDetected``)
 7     a file is damaged or belongs to another run (``IntegrityError``)
 8     an optional dependency is not installed (``MissingExtra``)
+9     a server that is needed does not answer (``Unavailable``)
 70    anything unforeseen: a bug here or in a library
 74    the operating system refused to read or write a file
 130   stopped with Ctrl-C
@@ -47,6 +48,7 @@ DELIBERATE = {
     "LeakageDetected": 6,
     "IntegrityError": 7,
     "MissingExtra": 8,
+    "Unavailable": 9,
 }
 
 # What Ctrl-C leaves behind, and how to go on.  Every write is atomic, so no command leaves half a file.
@@ -56,6 +58,7 @@ AFTER_INTERRUPT = {
     "calibrate": "An earlier certificate is untouched. Run the same command again.",
     "evaluate": "An earlier evaluation is untouched. Run the same command again.",
     "predict": "With --output, finished rows are kept: the same command goes on after them.",
+    "export": "Nothing of it is left in place. Run the same command again.",
     "demo": "The demo folder can be deleted. Run the same command again.",
 }
 

@@ -17,9 +17,11 @@ from typer.core import TyperGroup
 
 from finetune import __version__
 from finetune.cli import exits
+from finetune.cli.backends import backends
 from finetune.cli.calibrate import calibrate
 from finetune.cli.demo import demo
 from finetune.cli.evaluate import evaluate
+from finetune.cli.export import export
 from finetune.cli.init import init
 from finetune.cli.page import draws
 from finetune.cli.predict import predict
@@ -75,7 +77,7 @@ def root(
         print(context.get_help())
 
 
-for command in (init, prepare, train, calibrate, evaluate, predict, demo):
+for command in (init, prepare, train, calibrate, evaluate, predict, export, demo, backends):
     app.command()(command)
 
 

@@ -60,11 +60,13 @@ def prepared(document: Document, config: ProjectConfig, options: str) -> Page:
     table = _label_table(("label", *splits), counts, total)
     example = document["example"]["text"]
     end = example if len(example) <= EXAMPLE_WIDTH else f"…{example[-EXAMPLE_WIDTH:]}"
+    trained_on = any(counted for _, counted in document["example"]["tokens"])
+    heading = "example; it is trained on what stands in [[ ]]" if trained_on else "text as the model reads it"
     return Page(
         f"Prepared {config.name}",
         facts,
         tables=(table,),
-        said=(f"One training example; it is trained on what stands in [[ ]]:\n{indent(end, '  ')}",),
+        said=(f"One training {heading}:\n{indent(end, '  ')}",),
         notes=tuple(document["notices"]),
         written=(document["folder"],),
         then=(f"finetune train{options}",),
@@ -73,12 +75,13 @@ def prepared(document: Document, config: ProjectConfig, options: str) -> Page:
 
 def trained(document: Document, config: ProjectConfig, options: str) -> Page:
     """Return the page of a training: what was tuned, and validation before and after."""
-    share = document["trainable_parameters"] / document["total_parameters"]
+    trainable, total = document["trainable_parameters"], document["total_parameters"]
+    share = f" ({percent(trainable / total)} of all)" if total else ""
     ended = "stopped early" if document["stopped_early"] else "all epochs"
     facts = (
         ("steps", f"{count(document['steps'])} ({decimal(document['epochs'])} epochs, {ended})"),
         ("best step", count(document["best_step"])),
-        ("trained parameters", f"{count(document['trainable_parameters'])} ({percent(share)} of all)"),
+        ("trained parameters", f"{count(trainable)}{share}"),
         ("precision", document["precision"]),
         ("texts shortened to fit", count(document["shortened_texts"])),
         ("time", clock_text(document["seconds"])),
@@ -95,6 +98,35 @@ def trained(document: Document, config: ProjectConfig, options: str) -> Page:
         tables=(table,) if rows else (),
         written=(f"{document['run']}",),
         then=(f"finetune calibrate{options}",),
+    )
+
+
+def exported(document: Document) -> Page:
+    """Return the page of an export: how far the merged weights are from base and adapter."""
+    before, after = document["adapter"], document["merged"]
+    rows = tuple(
+        (name.replace("_", " "), decimal(before[name]), decimal(after[name]))
+        for name in ("log_loss", "ece", "accuracy")
+    )
+    headings = (f"{plural(document['rows'], 'calibration row')}, before the map", "adapter", "merged")
+    return Page(
+        f"Merged in {document['precision']}",
+        (("largest change of a probability", decimal(document["largest_difference"])),),
+        tables=(Table(headings, rows, frozenset({1, 2})),),
+        said=tuple(document["statements"]),
+        written=(document["model"], document["run"]),
+        then=(f"finetune predict --run {shlex.quote(document['run'])} --text '...'",),
+    )
+
+
+def backend_list(found: Sequence[Document]) -> Page:
+    """Return the page of all backends: what each is, or why it cannot be used here."""
+    rows = tuple((info["name"], info["problem"] or "ready", info["summary"]) for info in found)
+    remedies = tuple(f"{info['name']}: {info['remedy']}" for info in found if info["remedy"])
+    return Page(
+        "Backends: what `backend` in the configuration may say",
+        tables=(Table(("backend", "here", "what it is"), rows),),
+        notes=remedies,
     )
 
 
@@ -116,6 +148,7 @@ def _certificate(
     document: Document, title: str, written: tuple[str, ...], following: str, *first: tuple[str, str]
 ) -> Page:
     fitted, sets, risk = document["map"], document["conformal"], document["selective"]
+    scope = document.get("scope")
     answers = (
         f"{count(risk['answered'])}, {count(risk['errors'])} of them wrong" if risk["feasible"] else "none"
     )
@@ -130,7 +163,7 @@ def _certificate(
     return Page(
         title,
         facts,
-        said=(risk["statement"], sets["statement"]),
+        said=(risk["statement"], sets["statement"], *((scope["statement"],) if scope else ())),
         notes=tuple(note for note in notes if note),
         written=written,
         then=(following,),

@@ -93,6 +93,7 @@ from finetune.domain.errors import (
     InvalidInput,
     LeakageDetected,
     MissingExtra,
+    Unavailable,
 )
 from finetune.domain.examples import Example
 from finetune.domain.labels import ABSTAIN, Abstention, Label, LabelSet
@@ -192,6 +193,7 @@ __all__ = [
     "SelectionAccumulator",
     "SmoothErrorAccumulator",
     "Temperature",
+    "Unavailable",
     "WeightedConformalPredictor",
     "adjusted_p_values",
     "answer_text",

@@ -95,7 +95,8 @@ class DecisionRecord(_Strict):
     probabilities
         Outcome to probability, summing to 1; empty only where nothing was scored (`UNSCORED`).
     label_mass
-        Logarithm of the probability that the model's answer is any outcome at all, in nats, at most 0.
+        Evidence for all outcomes together: of a language model the logarithm of the probability that its
+        answer is any of them, in nats, at most 0; of an encoder the log-sum-exp of its logits.
     left_out
         Largest total variation distance between `probabilities`, before the calibration map, and those of
         outcomes that are all scored to their ends, in [0, 1]; None where that is not known.
@@ -128,7 +129,7 @@ class DecisionRecord(_Strict):
     abstain_reason: Reason
     confidence: _Probability
     probabilities: dict[str, _Probability]
-    label_mass: Annotated[float, Field(le=1e-3)] | None = None  # float32 sums may end slightly above 0
+    label_mass: float | None = None
     left_out: _Probability | None = None
     prediction_set: tuple[str, ...] | None = None
     expected_cost: float | None = None

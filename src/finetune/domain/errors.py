@@ -96,6 +96,10 @@ class IntegrityError(FinetuneError):
     """A file is damaged, or belongs to another model, adapter, label set or data set."""
 
 
+class Unavailable(FinetuneError):
+    """A service that is needed does not answer, or not as it should, after all attempts."""
+
+
 class MissingExtra(FinetuneError, ImportError):
     """An optional dependency is not installed.
 

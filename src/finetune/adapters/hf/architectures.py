@@ -7,11 +7,13 @@ modules unadapted without a warning; hence a table of our own and an assertion a
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import nn
 from transformers import PreTrainedModel
 
+from finetune.application.config import ProjectConfig
+from finetune.application.ports import Progress
 from finetune.domain.errors import InvalidInput
 
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
@@ -122,3 +124,11 @@ def assert_adapted(model: nn.Module, requested: Sequence[str]) -> dict[str, int]
             remedy="remove these names from target_modules, or use auto",
         )
     return counts
+
+
+def say_adapted(progress: Progress, precision: str, counts: Mapping[str, int], config: ProjectConfig) -> None:
+    """Say which modules are adapted, and where code of others is run."""
+    adapted = ", ".join(f"{count} {name}" for name, count in counts.items())
+    progress.say(f"adapting in {precision}: {adapted}")
+    if config.trust_remote_code:
+        progress.say("trust_remote_code is on: code from the model's repository is being run")

@@ -62,7 +62,7 @@ def quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def explain_failure(error: Exception, model_id: str, source: str) -> FinetuneError:
+def explain_failure(error: Exception, model_id: str, source: str, where: str = "model_id") -> FinetuneError:
     """Turn what transformers raised on loading into an error that says what to do."""
     local = Path(source).is_dir()
     reason = str(error).strip().splitlines()
@@ -73,7 +73,7 @@ def explain_failure(error: Exception, model_id: str, source: str) -> FinetuneErr
         else "check the spelling and the connection, or download the model and give its folder as model_id"
     )
     kind = IntegrityError if local else InvalidInput
-    return kind(f"the model could not be loaded: {first}", where="model_id", seen=model_id, remedy=remedy)
+    return kind(f"the model could not be loaded: {first}", where=where, seen=model_id, remedy=remedy)
 
 
 def load_tokenizer(config: ProjectConfig, resolve: ResolveModel) -> PreTrainedTokenizerBase:
@@ -133,17 +133,17 @@ def load_base(config: ProjectConfig, resolve: ResolveModel, precision: str) -> P
     return model
 
 
-def base_hash(model: PreTrainedModel, config: ProjectConfig, resolve: ResolveModel) -> str:
+def base_hash(model: PreTrainedModel, model_id: str, resolve: ResolveModel, where: str = "model_id") -> str:
     """Identify the base weights: the hub's commit, or the SHA-256 of a local folder's files."""
-    source = Path(resolve(config.model_id))
+    source = Path(resolve(model_id))
     if source.is_dir():
         return folder_hash(source)
     commit = getattr(model.config, "_commit_hash", None)
     if not commit:
         raise IntegrityError(
             "the version of the base model cannot be determined",
-            where="model_id",
-            seen=config.model_id,
+            where=where,
+            seen=model_id,
             remedy="give revision: <commit>, or a local folder as model_id",
         )
     return str(commit)

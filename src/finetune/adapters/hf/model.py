@@ -7,7 +7,7 @@ from pathlib import Path
 
 from peft import PeftModel, get_peft_model_state_dict
 from safetensors import SafetensorError, safe_open
-from transformers import PreTrainedModel
+from torch import nn
 
 from finetune.adapters.hf.checks import check_fits, open_scorer
 from finetune.adapters.hf.encoder import HfEncoder
@@ -70,9 +70,9 @@ class HfModelOpener:
         """
         precision = choose_precision(config.training.bf16)
         model = load_base(config, self._resolve, precision)
-        hashed = base_hash(model, config, self._resolve)
+        hashed = base_hash(model, config.model_id, self._resolve)
         if adapter is not None:
-            model = _with_adapter(model, adapter)
+            model = with_adapter(model, adapter)
         model.to(choose_device())
         model.eval()
         encoder = HfEncoder(load_tokenizer(config, self._resolve), labels, prompt, config.training.max_length)
@@ -95,7 +95,14 @@ class HfModelOpener:
         )
 
 
-def _with_adapter(model: PreTrainedModel, adapter: Path) -> PeftModel:
+def with_adapter(model: nn.Module, adapter: Path) -> PeftModel:
+    """Load the adapter in a folder onto a base model.
+
+    Raises
+    ------
+    IntegrityError
+        There is none, it is damaged, or it was made for another model.
+    """
     weights = adapter / "adapter_model.safetensors"
     if not weights.is_file() or not (adapter / "adapter_config.json").is_file():
         raise IntegrityError(
@@ -110,9 +117,10 @@ def _with_adapter(model: PreTrainedModel, adapter: Path) -> PeftModel:
             stored = set(file.keys())
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         raise IntegrityError(
-            f"the adapter cannot be loaded: {str(error).splitlines()[0]}",
+            f"the adapter cannot be loaded: {' '.join(str(error).split())[:300]}",
             where=str(adapter),
-            remedy="it is damaged or was made for another base model; copy it again, or train again",
+            remedy="it is damaged, or was made for another base model or other labels; copy it again, or "
+            "train again",
         ) from error
     # peft drops weights it finds no module for, and leaves modules it finds no weights for at zero.
     stray = stored ^ set(get_peft_model_state_dict(wrapped, save_embedding_layers=False))

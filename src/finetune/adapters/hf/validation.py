@@ -9,7 +9,9 @@ import torch.distributed as dist
 
 from finetune.adapters.hf.encoder import HfEncoder
 from finetune.adapters.hf.scorer import CausalLabelScorer
-from finetune.domain.calibration import compute_brier_score, compute_ece, compute_log_loss, compute_mce
+from finetune.application.ports import LabelScorer
+from finetune.application.training_metrics import measure_validation
+from finetune.domain.checks import FloatArray
 from finetune.domain.examples import Example
 from finetune.domain.labels import LabelSet
 from finetune.domain.parsing import parse_answer
@@ -57,33 +59,28 @@ class ValidationMetrics:
             return self._measure()
 
     def _measure(self) -> dict[str, float]:
-        log_probabilities = self._scores()
-        probabilities = np.exp(log_probabilities)
-        metrics = {
-            "log_loss": compute_log_loss(log_probabilities, self._truth, inputs="log_probabilities"),
-            "accuracy": float((log_probabilities.argmax(1) == self._truth).mean()),
-            "ece": compute_ece(probabilities, self._truth),
-            "mce": compute_mce(probabilities, self._truth),
-            "brier": compute_brier_score(probabilities, self._truth),
-        }
+        metrics = measure_validation(score_shared(self._scorer, self._rows), self._truth)
         if self._samples:
             metrics["json_validity"] = self._json_validity()
         return metrics
-
-    def _scores(self) -> np.ndarray:
-        if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
-            return self._scorer.score([row.text for row in self._rows]).log_probabilities
-        rank, world = dist.get_rank(), dist.get_world_size()
-        mine = self._scorer.score([row.text for row in self._rows[rank::world]]).log_probabilities
-        parts: list[np.ndarray | None] = [None] * world
-        dist.all_gather_object(parts, mine)
-        merged = np.empty((len(self._rows), mine.shape[1]))
-        for i, part in enumerate(parts):
-            merged[i::world] = part
-        return merged
 
     def _json_validity(self) -> float:
         room = self._answer_room
         prompts = [self._encoder.prompt_ids(row.text, room) for row in self._samples]
         answers = self._scorer.engine.write(prompts, room, stop_at_quote=False)
         return float(np.mean([parse_answer(answer, self._labels).valid for answer in answers]))
+
+
+def score_shared(scorer: LabelScorer, rows: Sequence[Example]) -> FloatArray:
+    """Return the log-probabilities of all rows, of which each of several processes scores its share."""
+    texts = [row.text for row in rows]
+    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+        return scorer.score(texts).log_probabilities
+    rank, world = dist.get_rank(), dist.get_world_size()
+    mine = scorer.score(texts[rank::world]).log_probabilities
+    parts: list[FloatArray | None] = [None] * world
+    dist.all_gather_object(parts, mine)
+    merged = np.empty((len(rows), mine.shape[1]))
+    for i, part in enumerate(parts):
+        merged[i::world] = part
+    return merged

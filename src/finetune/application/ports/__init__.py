@@ -8,6 +8,7 @@ from finetune.application.ports.artifacts import (
     ReportWriter,
     StoreOpener,
 )
+from finetune.application.ports.backends import Backend, BackendOpener, ModelExporter
 from finetune.application.ports.data import (
     BadRow,
     DecisionSink,
@@ -51,6 +52,8 @@ __all__ = [
     "BEGUN",
     "CHECKPOINTS",
     "ArtifactStore",
+    "Backend",
+    "BackendOpener",
     "BadRow",
     "Clock",
     "DecisionModel",
@@ -63,6 +66,7 @@ __all__ = [
     "LabelScores",
     "LogOpener",
     "MetricsLog",
+    "ModelExporter",
     "ModelIdentity",
     "ModelOpener",
     "ProbabilityFile",

@@ -46,8 +46,9 @@ class LabelScores(NamedTuple):
     """What a model says of ``n`` texts.
 
     ``log_probabilities`` (n, K) float64, rows normalised, columns in the order of the outcomes;
-    ``label_mass`` (n,) natural log of the probability mass on all outcomes together (≤ 0), too large by
-    ``-log(1 - left_out)`` at most;
+    ``label_mass`` (n,) evidence for all outcomes together, finite: of a language model the natural log of
+    their probability mass (≤ 0), too large by ``-log(1 - left_out)`` at most; of other models any number
+    that is lower for texts unlike those of training, or 0;
     ``removed_chars`` (n,) characters left out because the text did not fit;
     ``left_out`` (n,) the largest total variation distance that the probabilities can have from those of
     labels that are all scored to their ends: 0 where they were, at most ``prediction.prune`` elsewhere.
@@ -105,7 +106,7 @@ class ModelIdentity:
 
 
 class DecisionModel(Protocol):
-    """A loaded model: scorer and writer share its weights."""
+    """A loaded model: its scorer and, if it can write, a writer that shares the weights."""
 
     @property
     def notice(self) -> str:
@@ -120,8 +121,8 @@ class DecisionModel(Protocol):
         """The scoring side."""
 
     @property
-    def writer(self) -> RationaleWriter:
-        """The writing side."""
+    def writer(self) -> RationaleWriter | None:
+        """The writing side; None for a model that cannot write."""
 
 
 class ModelOpener(Protocol):

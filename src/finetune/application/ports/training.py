@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -38,14 +38,14 @@ class TrainingOutcome:
     best_step: int
     best: Mapping[str, float]
     first: Mapping[str, float]
-    stopped_early: bool
-    trainable_parameters: int
-    total_parameters: int
-    adapted_modules: Mapping[str, int]
-    precision: str
-    shortened_texts: int
-    seconds: float
-    versions: Mapping[str, str]
+    stopped_early: bool = False
+    trainable_parameters: int = 0
+    total_parameters: int = 0
+    adapted_modules: Mapping[str, int] = field(default_factory=dict)
+    precision: str = "fp32"
+    shortened_texts: int = 0
+    seconds: float = 0.0
+    versions: Mapping[str, str] = field(default_factory=dict)
     main_process: bool = True
     """False in all but one process of a multi-GPU run; only that one writes files."""
     # Runs of before token trees have none of what follows; they were padded.

@@ -1,0 +1,1 @@
+"""Logistic regression on hashed character n-grams, with scikit-learn."""

@@ -1,0 +1,1 @@
+"""Label probabilities from a model behind an HTTP server."""
