@@ -2,32 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from finetune.adapters.baseline.model import BaselineOpener
 from finetune.adapters.baseline.trainer import BaselineTrainer
+from finetune.application.characters import CharacterEncoder
 from finetune.application.config import ProjectConfig
-from finetune.application.ports import EncodedExample
-from finetune.domain.examples import Example
 from finetune.domain.labels import LabelSet
-from finetune.domain.prompts import PromptFormat, shorten_text
-
-
-class CharacterEncoder:
-    """Shows what the baseline reads: the characters of the text, and no answer."""
-
-    def __init__(self, max_chars: int) -> None:
-        self._max_chars = max_chars
-
-    def encode(self, example: Example) -> EncodedExample:
-        """Return the code points of the text; the loss counts none of them, but the label."""
-        text, removed = shorten_text(example.text, self._max_chars)
-        return EncodedExample(tuple(map(ord, text)), len(text), removed)
-
-    def tokens(self, ids: Sequence[int]) -> list[str]:
-        """Return the characters."""
-        return [chr(code) for code in ids]
+from finetune.domain.prompts import PromptFormat
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from finetune.adapters.hf.classifier_model import TextEncoder
+from finetune.adapters.hf.scorer import check_finite
 from finetune.application.ports import LabelScores, ProgressTask
-from finetune.domain.errors import InvalidInput
 
 NOTICE = "Batches are rows of similar length: an encoder reads each text as a whole."
 
@@ -82,14 +82,7 @@ class ClassifierScorer:
                         task.advance(len(rows))
         finally:
             self.model.train(training)
-        if not np.isfinite(logits).all():
-            first = int(np.flatnonzero(~np.isfinite(logits).all(axis=1))[0])
-            raise InvalidInput(
-                "the model gave a label a score that is not a number",
-                where=f"text {first}",
-                seen=texts[first],
-                remedy="check the adapter and the precision (training.bf16: false)",
-            )
+        check_finite(logits, texts)
         mass = np.logaddexp.reduce(logits, axis=1) if len(texts) else np.zeros(0)
         removed = np.array([count for _, count in encoded], dtype=np.int64)
         return LabelScores(logits - mass[:, None], mass, removed, np.zeros(len(texts)))

@@ -16,6 +16,7 @@ from finetune.adapters.hf.padded_scoring import PaddedEngine
 from finetune.adapters.hf.tree_gate import TreeChoice, choose_path
 from finetune.adapters.hf.tree_scoring import TreeEngine
 from finetune.application.ports import LabelScores, ProgressTask
+from finetune.domain.checks import FloatArray
 from finetune.domain.errors import InvalidInput
 
 
@@ -88,14 +89,20 @@ class CausalLabelScorer:
         """
         encoded = [self.encoder.score_ids(text) for text in texts]
         sums, left_out = self.engine.score([ids for ids, _ in encoded], task)
-        if not np.isfinite(sums).all():
-            first = int(np.flatnonzero(~np.isfinite(sums).all(axis=1))[0])
-            raise InvalidInput(
-                "the model gave a label a probability that is not a number",
-                where=f"text {first}",
-                seen=texts[first],
-                remedy="check the adapter and the precision (training.bf16: false)",
-            )
+        check_finite(sums, texts)
         mass = np.logaddexp.reduce(sums, axis=1, keepdims=True) if len(texts) else np.zeros((0, 1))
         removed = np.array([count for _, count in encoded], dtype=np.int64)
         return LabelScores(sums - mass, np.minimum(mass[:, 0], 0.0), removed, left_out)
+
+
+def check_finite(scores: FloatArray, texts: Sequence[str]) -> None:
+    """Refuse scores ``(n, K)`` of which one is no number, naming the text."""
+    if np.isfinite(scores).all():
+        return
+    first = int(np.flatnonzero(~np.isfinite(scores).all(axis=1))[0])
+    raise InvalidInput(
+        "the model gave a label a probability that is not a number",
+        where=f"text {first}",
+        seen=texts[first],
+        remedy="check the adapter and the precision (training.bf16: false)",
+    )

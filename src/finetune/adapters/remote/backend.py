@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -17,9 +17,9 @@ from finetune.adapters.remote.client import RemoteClient
 from finetune.adapters.remote.protocols import PROTOCOLS, Protocol, choose_protocol
 from finetune.adapters.remote.scorer import RemoteScorer
 from finetune.application.backend_settings import RemoteConfig
+from finetune.application.characters import CharacterEncoder
 from finetune.application.config import ProjectConfig
 from finetune.application.ports import (
-    EncodedExample,
     MetricsLog,
     ModelIdentity,
     Progress,
@@ -28,7 +28,6 @@ from finetune.application.ports import (
 )
 from finetune.application.training_metrics import measure_validation
 from finetune.domain.errors import IntegrityError, InvalidInput
-from finetune.domain.examples import Example
 from finetune.domain.labels import LabelSet
 from finetune.domain.prompts import PromptFormat, shorten_text
 
@@ -178,22 +177,6 @@ class RemoteOpener:
         )
 
 
-class SentText:
-    """Shows what is sent: the characters of the text."""
-
-    def __init__(self, max_chars: int) -> None:
-        self._max_chars = max_chars
-
-    def encode(self, example: Example) -> EncodedExample:
-        """Return the code points of the text; nothing is trained on."""
-        text, removed = shorten_text(example.text, self._max_chars)
-        return EncodedExample(tuple(map(ord, text)), len(text), removed)
-
-    def tokens(self, ids: Sequence[int]) -> list[str]:
-        """Return the characters."""
-        return [chr(code) for code in ids]
-
-
 @dataclass(frozen=True)
 class RemoteBackend:
     """A model behind an HTTP server.
@@ -214,13 +197,13 @@ class RemoteBackend:
         """Return what connects to it."""
         return RemoteOpener()
 
-    def encoders(self) -> Callable[[ProjectConfig, LabelSet, PromptFormat], SentText]:
+    def encoders(self) -> Callable[[ProjectConfig, LabelSet, PromptFormat], CharacterEncoder]:
         """Return what shows what is sent."""
         return _open_encoder
 
 
-def _open_encoder(config: ProjectConfig, _labels: LabelSet, _prompt: PromptFormat) -> SentText:
-    return SentText(config.remote.max_chars)
+def _open_encoder(config: ProjectConfig, _labels: LabelSet, _prompt: PromptFormat) -> CharacterEncoder:
+    return CharacterEncoder(config.remote.max_chars)
 
 
 def _only_model(client: RemoteClient, config: RemoteConfig) -> str:
