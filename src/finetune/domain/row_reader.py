@@ -192,7 +192,7 @@ def open_rows(
     return RowReader(rows, inputs, name, tolerance)
 
 
-def row_blocks(rows: Numbers, *, bytes_made: int = 1) -> Iterator[slice]:
+def row_blocks(rows: Numbers, *, bytes_made: int = 1, most_cells: int = _MANY_CELLS) -> Iterator[slice]:
     """Slices of rows, few enough that what is made of them stays in the processor's cache.
 
     Parameters
@@ -202,9 +202,11 @@ def row_blocks(rows: Numbers, *, bytes_made: int = 1) -> Iterator[slice]:
     bytes_made
         How many bytes one entry of the rows takes in temporary arrays.  Together these take about a
         quarter of the memory of the rows at most, unless there are but few rows.
+    most_cells
+        Entries of a block, at most.
     """
     cells = rows.size * rows.itemsize // (4 * bytes_made)
-    cells = max(_FEW_CELLS, min(cells, _MANY_BYTES // bytes_made, _MANY_CELLS))
+    cells = max(_FEW_CELLS, min(cells, _MANY_BYTES // bytes_made, most_cells))
     step = max(1, cells // rows.shape[1])
     return (slice(start, min(start + step, len(rows))) for start in range(0, len(rows), step))
 

@@ -27,6 +27,8 @@ _BLOCK_CELLS = 1 << 18
 # Few enough that a plain running sum over one block, as numpy.bincount makes it, keeps 12 digits.
 _BLOCK_ROWS = 4096
 _EVENT_ROWS = 4 * _BLOCK_ROWS
+# Entries of a block whose peaks are read: it may be copied.
+_PEAK_CELLS = 1 << 19
 # Half of the largest sum that a row may have by the rounding of its type.
 _HALF = 0.51
 
@@ -81,7 +83,7 @@ def confidence_blocks(y_prob: npt.ArrayLike, y_true: npt.ArrayLike) -> Iterator[
     n, n_labels = reader.rows.shape
     labels = as_labels(y_true, n_rows=n, n_labels=n_labels, name="y_true")
     confidence, hits = np.empty(n, reader.rows.dtype), np.empty(n, np.bool_)
-    for block in row_blocks(reader.rows, bytes_made=3):
+    for block in row_blocks(reader.rows, bytes_made=3, most_cells=_PEAK_CELLS):
         peaks = reader.read_peaks(block)
         confidence[block] = peaks.maxima
         hits[block] = _predicted(peaks, labels[block])
@@ -116,7 +118,7 @@ def claimed_confidence(y_prob: npt.ArrayLike) -> Numbers:
         return checked_events(array, name="y_prob")
     reader = open_rows(y_prob, name="y_prob")
     largest = np.empty(len(reader.rows), reader.rows.dtype)
-    for block in row_blocks(reader.rows, bytes_made=3):
+    for block in row_blocks(reader.rows, bytes_made=3, most_cells=_PEAK_CELLS):
         np.minimum(reader.read_peaks(block).maxima, 1.0, out=largest[block])
     return largest
 
