@@ -35,11 +35,19 @@ class FakeServer:
     asked: list[str] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
     url: str = ""
+    running: int = 0
+    most_running: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def next_fault(self) -> str | None:
         with self._lock:
             return self.faults.pop(0) if self.faults else None
+
+    def count(self, change: int) -> None:
+        """Keep how many requests run at a time, and how many did at most."""
+        with self._lock:
+            self.running += change
+            self.most_running = max(self.most_running, self.running)
 
     def probabilities(self, text: str, n: int) -> list[float]:
         values = posterior(text, n, concentration=1.0) ** self.tilt
@@ -118,7 +126,9 @@ class _Handler(BaseHTTPRequestHandler):
         if fake.key is not None and self.headers.get("Authorization") != f"Bearer {fake.key}":
             self._send(401, {"detail": "no"})
             return
+        fake.count(1)
         time.sleep(fake.delay)
+        fake.count(-1)
         status, document = fake.answer(self.path, body)
         fault = fake.next_fault() if status == 200 else None
         if fault in ("500", "429"):

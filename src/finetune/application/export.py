@@ -117,7 +117,11 @@ class Export:
         exporter = open_exporter(self.backends, config.backend)
         run = open_run(config, self.stores)
         if run.store.exists(MERGED):
-            raise InvalidInput("this run is merged already", where=str(run.store.folder))
+            raise InvalidInput(
+                "this run is merged already",
+                where=str(run.store.folder),
+                remedy="copy its model folder, or export the run that it was made from",
+            )
         certificate = run.certificate()
         prepared = open_prepared(run, self.stores)
         training = config.training.model_copy(update={"bf16": precision == "bf16"})
