@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from decimal import Decimal
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -41,8 +42,8 @@ def conformal_rank(n: int, alpha: float) -> int:
     (9, 9)
     """
     n = as_count(n, name="n")
-    level = Fraction(str(as_level(alpha, name="alpha")))
-    return -(-(n + 1) * (level.denominator - level.numerator) // level.denominator)
+    part, whole = Decimal(str(as_level(alpha, name="alpha"))).as_integer_ratio()
+    return -(-(n + 1) * (whole - part) // whole)
 
 
 def fewest_rows(alpha: float) -> int:

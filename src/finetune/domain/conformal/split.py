@@ -19,7 +19,7 @@ from finetune.domain.checks import (
     read_record,
     write_extended,
 )
-from finetune.domain.conformal.quantile import CoverageLaw, conformal_rank, kth_smallest
+from finetune.domain.conformal.quantile import CoverageLaw, conformal_rank
 from finetune.domain.conformal.row_scorer import ScoringPredictor
 from finetune.domain.errors import InvalidInput
 
@@ -140,8 +140,10 @@ class ConformalPredictor(ScoringPredictor):
         rows = self._scorer.rows(cal_probs, name="cal_probs")
         n, k = rows.shape
         labels = as_labels(cal_labels, n_rows=n, n_labels=k, name="cal_labels")
-        scores = self._scorer.score.of_labels(rows, labels, self._scorer.draws(n))
-        self._calibration = Calibration(k, alpha, n, kth_smallest(scores, conformal_rank(n, alpha)))
+        threshold = self._scorer.score.quantile(
+            rows, labels, conformal_rank(n, alpha), self._scorer.draws(n)
+        )
+        self._calibration = Calibration(k, alpha, n, threshold)
         return self
 
     def predict(self, test_probs: npt.ArrayLike) -> BoolArray:

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from finetune.domain.checks import BoolArray, FloatArray, IntArray, Numbers
+from finetune.domain.conformal.quantile import kth_smallest
 from finetune.domain.row_reader import RowReader, row_blocks
 
 # -log of a float above 0 is at most this.
@@ -91,6 +92,10 @@ class Score(ABC):
 
         self._each_block(rows, u, work)
         return scores
+
+    def quantile(self, rows: Numbers, labels: IntArray, rank: int, u: FloatArray | None = None) -> float:
+        """Score of that rank, from 1, among those of one label a row; +inf beyond the last."""
+        return kth_smallest(self.of_labels(rows, labels, u), rank)
 
     def matrix(self, rows: Numbers, u: FloatArray | None = None) -> FloatArray:
         """Score of every label, shape (n, K)."""

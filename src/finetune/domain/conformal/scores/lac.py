@@ -39,18 +39,21 @@ class Lac(Score):
         """Score of one label a row: see :meth:`Score.of_labels`."""
         if self.inputs == "logits":
             return super().of_labels(rows, labels, u)
-        scores = np.empty(len(rows))
-        cells = rows.ravel()
+        scores = _own_cells(rows, labels, np.empty(len(rows)))
+        if self._logarithm:
+            with np.errstate(divide="ignore"):
+                np.log(scores, out=scores)
+        return np.subtract(0.0, scores, out=scores)
+
+    def quantile(self, rows: Numbers, labels: IntArray, rank: int, u: FloatArray | None = None) -> float:
+        """Score of that rank among those of one label a row: see :meth:`Score.quantile`."""
+        if self.inputs == "logits" or rank > len(rows):
+            return super().quantile(rows, labels, rank, u)
+        # The score falls as the key grows, so that it is that of one key: no other logarithm is needed.
+        keys = _own_cells(rows, labels, np.empty(len(rows), rows.dtype))
+        keys.partition(len(keys) - rank)
         with np.errstate(divide="ignore"):
-            for start in range(0, len(rows), _PART):
-                part = slice(start, min(start + _PART, len(rows)))
-                places = np.arange(part.start * rows.shape[1], part.stop * rows.shape[1], rows.shape[1])
-                places += labels[part]
-                scores[part] = cells.take(places)
-                if self._logarithm:
-                    np.log(scores[part], out=scores[part])
-                np.subtract(0.0, scores[part], out=scores[part])
-        return scores
+            return float(scores_of(keys[-rank], logarithm=self._logarithm))
 
     def sets(
         self, rows: Numbers | RowReader, thresholds: float | FloatArray, u: FloatArray | None = None
@@ -83,6 +86,17 @@ class Lac(Score):
     @property
     def _logarithm(self) -> bool:
         return self.inputs == "probabilities"
+
+
+def _own_cells(rows: Numbers, labels: IntArray, out: Numbers) -> Numbers:
+    """Write the entry of one label a row into an array, shape (n,), part by part: places take memory too."""
+    cells, k = rows.ravel(), rows.shape[1]
+    for start in range(0, len(rows), _PART):
+        stop = min(start + _PART, len(rows))
+        places = np.arange(start * k, stop * k, k)
+        places += labels[start:stop]
+        out[start:stop] = cells.take(places)
+    return out
 
 
 def _round_up(values: FloatArray, dtype: np.dtype[np.floating]) -> Numbers:
