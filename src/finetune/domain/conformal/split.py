@@ -140,9 +140,7 @@ class ConformalPredictor(ScoringPredictor):
         rows = self._scorer.rows(cal_probs, name="cal_probs")
         n, k = rows.shape
         labels = as_labels(cal_labels, n_rows=n, n_labels=k, name="cal_labels")
-        threshold = self._scorer.score.quantile(
-            rows, labels, conformal_rank(n, alpha), self._scorer.draws(n)
-        )
+        threshold = self._scorer.score.quantile(rows, labels, conformal_rank(n, alpha), self._scorer.draws(n))
         self._calibration = Calibration(k, alpha, n, threshold)
         return self
 
