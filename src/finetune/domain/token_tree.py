@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from finetune.domain.checks import BoolArray, IntArray
+from finetune.domain.checks import BoolArray, FloatArray, IntArray
 from finetune.domain.errors import InvalidInput
 
 
@@ -25,10 +25,13 @@ class Tour(NamedTuple):
 
 
 class Targets(NamedTuple):
-    """Nodes whose tokens carry a loss, ascending, and how many (sequence, token) pairs lie on each."""
+    """Nodes whose tokens carry a loss, ascending, and how many (sequence, token) pairs lie on each.
+
+    Where sequences have weights, these are summed instead of counted.
+    """
 
     nodes: IntArray
-    counts: IntArray
+    counts: IntArray | FloatArray
 
 
 class TokenTree:
@@ -206,7 +209,9 @@ class TokenTree:
         return Tour(entered, entered + np.array(sizes[:-1], dtype=np.int64))
 
 
-def target_counts(paths: Sequence[IntArray], starts: Sequence[int]) -> Targets:
+def target_counts(
+    paths: Sequence[IntArray], starts: Sequence[int], weights: Sequence[float] | None = None
+) -> Targets:
     """Return which nodes carry a loss, and for how many sequences.
 
     Two sequences may share tokens that both are trained on: the node is computed once and counts twice, as in
@@ -218,6 +223,8 @@ def target_counts(paths: Sequence[IntArray], starts: Sequence[int]) -> Targets:
         The nodes of each sequence, from its root.
     starts
         The place in each sequence from which its tokens are targets, 1 to its length.
+    weights
+        What each sequence counts, at least 0; None: once each, in whole numbers.
 
     Returns
     -------
@@ -246,5 +253,9 @@ def target_counts(paths: Sequence[IntArray], starts: Sequence[int]) -> Targets:
             )
     chosen = [path[start:] for path, start in zip(paths, starts, strict=True)]
     together = np.concatenate(chosen) if chosen else np.zeros(0, dtype=np.int64)
-    nodes, counts = np.unique(together, return_counts=True)
-    return Targets(nodes, counts.astype(np.int64))
+    if weights is None:
+        nodes, counts = np.unique(together, return_counts=True)
+        return Targets(nodes, counts.astype(np.int64))
+    nodes, places = np.unique(together, return_inverse=True)
+    each = np.repeat(np.asarray(weights, dtype=np.float64), [len(part) for part in chosen])
+    return Targets(nodes, np.bincount(places, weights=each, minlength=len(nodes)))

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from finetune.domain.errors import InvalidInput
 
 
-def pack(sequences: Sequence[Sequence[int]], budget: int) -> list[list[int]]:
+def pack(sequences: Sequence[Sequence[int]], budget: int, added: int = 0) -> list[list[int]]:
     """Divide rows into trees of at most ``budget`` nodes each.
 
     Rows are taken in descending lexicographic order, and each joins the tree in which it needs the fewest new
@@ -24,6 +24,8 @@ def pack(sequences: Sequence[Sequence[int]], budget: int) -> list[list[int]]:
     budget
         Nodes of a tree, at least 1.  A row that is longer has a tree of its own, which only rows that it
         begins with can share.
+    added
+        Nodes that each row that is not part of another brings beside its own tokens, at most.
 
     Returns
     -------
@@ -54,7 +56,8 @@ def pack(sequences: Sequence[Sequence[int]], budget: int) -> list[list[int]]:
     trees: list[list[int]] = []
     sizes: list[int] = []
     for i in sorted(range(len(rows)), key=lambda i: list(sequences[i]), reverse=True):
-        needs = [len(rows[i]) - shared_length(rows[i], rows[tree[-1]]) for tree in trees]
+        own = [len(rows[i]) - shared_length(rows[i], rows[tree[-1]]) for tree in trees]
+        needs = [need and need + added for need in own]
         fitting = [k for k, need in enumerate(needs) if need == 0 or sizes[k] + need <= budget]
         if fitting:
             best = min(fitting, key=needs.__getitem__)
@@ -62,7 +65,7 @@ def pack(sequences: Sequence[Sequence[int]], budget: int) -> list[list[int]]:
             sizes[best] += needs[best]
         else:
             trees.append([i])
-            sizes.append(len(rows[i]))
+            sizes.append(len(rows[i]) + added)
     return sorted(sorted(tree) for tree in trees)
 
 

@@ -109,6 +109,21 @@ def test_the_tokens_of_both_of_two_equal_answers_count(rows: list[list[int]]) ->
     assert (tree.parents[targets.nodes] >= 0).all()
 
 
+@given(sequences, st.data())
+def test_weights_are_summed_where_whole_numbers_are_counted(rows: list[list[int]], data) -> None:
+    _, paths = grow([row for row in rows if row])
+    starts = [1] * len(paths)
+    weights = data.draw(
+        st.lists(st.integers(0, 4).map(float), min_size=len(paths), max_size=len(paths)), label="weights"
+    )
+    repeated = [i for i, weight in enumerate(weights) for _ in range(int(weight))]
+    counted = target_counts([paths[i] for i in repeated], [1] * len(repeated))
+    weighed = target_counts(paths, starts, weights)
+    expected = dict(zip(counted.nodes.tolist(), counted.counts.tolist(), strict=True))
+    found = dict(zip(weighed.nodes.tolist(), weighed.counts.tolist(), strict=True))
+    assert {node: count for node, count in found.items() if count} == expected
+
+
 def test_an_empty_tree_has_empty_arrays() -> None:
     tree, paths = grow([[], []])
     assert contents(tree) == ([], [], [])

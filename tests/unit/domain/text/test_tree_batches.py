@@ -81,3 +81,13 @@ def test_no_rows_make_no_trees() -> None:
 def test_a_budget_of_nothing_is_refused() -> None:
     with pytest.raises(InvalidInput, match="budget"):
         pack([[1]], budget=0)
+
+
+@given(sequences, budgets, st.integers(0, 9))
+def test_what_rows_bring_beside_their_tokens_has_room_too(
+    rows: list[list[int]], budget: int, added: int
+) -> None:
+    for tree in pack(rows, budget, added):
+        members = {tuple(rows[i]) for i in tree}
+        ends = [row for row in members if not any(row != one and one[: len(row)] == row for one in members)]
+        assert nodes([list(row) for row in members]) + added * len(ends) <= budget or len(ends) == 1
