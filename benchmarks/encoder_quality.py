@@ -56,9 +56,9 @@ TASKS = {
         "Banking77",
         "category",
         {"train.csv": None, "test.csv": "test"},
-        {"train": 0.91, "validation": 0.02, "calibration": 0.07, "test": 0.0},
+        {"train": 0.93, "validation": 0.02, "calibration": 0.05, "test": 0.0},
         None,
-        "Trained on 91 % of the official training rows; 2 % choose the epoch and fit the map, 7 % "
+        "Trained on 93 % of the official training rows; 2 % choose the epoch and fit the map, 5 % "
         "calibrate. Measured on all official test rows, whose class balance is another one: promises hold "
         "roughly only.",
     ),
@@ -126,7 +126,8 @@ def measure(
             "split": task.split,
             "near_duplicate_threshold": None,
         },
-        "encoder": {"label_smoothing": options.label_smoothing},
+        # The baseline has no objective to choose.
+        "objective": {"label_smoothing": options.label_smoothing if backend == "encoder" else 0.0},
         "lora": {"r": options.rank, "alpha": 2.0 * options.rank, "dropout": 0.1},
         "training": {
             "learning_rate": options.learning_rate,

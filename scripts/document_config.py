@@ -92,14 +92,34 @@ CONFIG_MEANINGS = {
         "shortened when predicting is handed over."
     ),
     "training.warmup": "Share of the steps over which the learning rate rises.",
-    "training.lr_scheduler": "Course of the learning rate after the warm-up.",
+    "training.lr_scheduler": (
+        "Course of the learning rate after the warm-up, as transformers names it. `constant` and "
+        "`reduce_lr_on_plateau` have none; the latter divides the rate by 10 after more than 10 evaluations "
+        "without improvement of `early_stopping.metric`."
+    ),
     "training.weight_decay": "Weight decay of AdamW.",
     "training.max_grad_norm": "Gradients are scaled down to this norm.",
+    "training.class_weights": (
+        "What a row counts in the loss by its label. `balanced`: all labels together count alike; or numbers "
+        "for some labels, 1 for the others. Rows count once on average. The model then claims other "
+        "frequencies than the data have, which the calibration map mends only in part: use it where errors "
+        "on rare labels cost more."
+    ),
+    "training.sampling": (
+        "`balanced`: rows of an epoch are drawn with replacement, so that all labels are equally frequent. "
+        "Not together with `class_weights: balanced`."
+    ),
     "training.bf16": "Compute in bfloat16; `auto`: on GPUs that support it. Also holds for scoring.",
     "training.gradient_checkpointing": "Recompute activations in the backward pass: less memory, more time.",
-    "training.early_stopping.enabled": "Stop when the validation log loss no longer falls.",
+    "training.early_stopping.enabled": "Stop when the metric no longer improves.",
+    "training.early_stopping.metric": (
+        "What improves, and what the checkpoint that is kept is the best in, stopping or not. More is better "
+        "of `accuracy` and `json_validity`, less of all others. See [monitoring](monitoring.md)."
+    ),
     "training.early_stopping.patience": "Evaluations without improvement before stopping.",
-    "training.early_stopping.min_delta": "Smallest fall of the log loss that counts as improvement, in nats.",
+    "training.early_stopping.min_delta": (
+        "Smallest change of the metric, in its own units, that counts as improvement."
+    ),
     "training.evaluations_per_epoch": "How often validation rows are scored and a checkpoint is saved.",
     "training.max_validation_rows": (
         "Validation rows that training looks at; null: all. The calibration map always takes all."
@@ -109,14 +129,54 @@ CONFIG_MEANINGS = {
     ),
     "training.logging_steps": "Steps between two entries of the training loss.",
     "training.save_total_limit": "Checkpoints kept while training.",
+    "training.report_to": (
+        "Where measures are sent beside `metrics.jsonl`, each by an extra of its name. See "
+        "[monitoring](monitoring.md)."
+    ),
     "training.seed": "Seed of weights, dropout and order of rows.",
-    "abstention_loss.enabled": "Not in this version.",
-    "abstention_loss.confidence_threshold": "Read and ignored.",
-    "abstention_loss.abstention_penalty": "Read and ignored.",
-    "abstention_loss.uncertainty_weight": "Read and ignored.",
-    "calibration_monitoring.enabled": "Not in this version; ECE and MCE are always reported.",
-    "calibration_monitoring.adjustment_threshold": "Read and ignored.",
-    "calibration_monitoring.lr_reduction_factor": "Read and ignored.",
+    "objective.name": (
+        "What is asked of the label probabilities: `cross_entropy`, `focal`, `abstention` (see "
+        "`abstention_loss`), `expected_cost` (by the costs of the labels file; by default a mistake costs "
+        "1, and handing over 0.3 where it is an outcome) or `conformal`. See "
+        "[objectives](concepts/objectives.md). Only for backends that take training steps: `causal` and "
+        "`encoder`."
+    ),
+    "objective.weight": (
+        "Share *w* of the objective: a step's loss is (1 − *w*) times the loss of the answer, which is that "
+        "of its tokens with the causal backend and the cross-entropy of the label with the encoder, plus *w* "
+        "times the objective. Less than 1 with the causal backend. Null: with the causal backend 0 for "
+        "`cross_entropy` without smoothing, which the answer's own loss holds, and else 0.5; with the "
+        "encoder 0.5 for `expected_cost` and `conformal`, and else 1."
+    ),
+    "objective.label_smoothing": (
+        "`cross_entropy` only: share of each target that is spread evenly over all labels."
+    ),
+    "objective.gamma": "`focal`: the greater, the less a row counts whose label is sure; 0 is cross-entropy.",
+    "objective.conformal.alpha": "`conformal`: the miscoverage of the sets that are made in training.",
+    "objective.conformal.temperature": "`conformal`: how soft the borders of sets are, in nats.",
+    "objective.conformal.size_weight": (
+        "`conformal`: what a label beyond `target_size` costs, where a missed label costs 1."
+    ),
+    "objective.conformal.target_size": "`conformal`: labels of a set that cost nothing.",
+    "abstention_loss.enabled": "The same as `objective.name: abstention`.",
+    "abstention_loss.confidence_threshold": "Confidence below which an answer is rather an abstention.",
+    "abstention_loss.abstention_penalty": (
+        "Share of its cross-entropy that such an answer pays; greater than 0 where the objective is used."
+    ),
+    "abstention_loss.uncertainty_weight": (
+        "What the greatest possible uncertainty is worth to such an answer, in nats. It draws probabilities "
+        "of undecidable texts to the uniform distribution, by at most 0.025 with the default."
+    ),
+    "calibration_monitoring.enabled": (
+        "Lower the learning rate when the validation ECE rises. It is measured in any case. See "
+        "[monitoring](monitoring.md). Only the backends `causal` and `encoder`."
+    ),
+    "calibration_monitoring.adjustment_threshold": (
+        "A rise of the ECE over the best so far must be greater, and greater than noise explains."
+    ),
+    "calibration_monitoring.lr_reduction_factor": (
+        "What the learning rate is then multiplied by; once for each rise."
+    ),
     "calibration.map": (
         "What mends the probabilities, fitted on validation rows. `temperature`: one number for all; "
         "`vector`, `matrix`, `dirichlet`: linear in the logarithms; `platt`, `beta`, `isotonic`, "
@@ -156,7 +216,11 @@ CONFIG_MEANINGS = {
     ),
     "encoder.revision": "Commit, tag or branch of the hub repository; null: its current main branch.",
     "encoder.pooling": "The vector of a text: `mean` over its tokens, or that of the first one, `cls`.",
-    "encoder.label_smoothing": "Share of each training target that is spread evenly over all labels.",
+    "encoder.head_start": (
+        "Where the classification head begins: at the mean vectors of the labels' training rows, the "
+        "classifier by the nearest mean; or at random numbers."
+    ),
+    "encoder.head_rate": "Learning rate of the head, relative to `training.learning_rate`.",
     "remote.url": "Address of the server, without the path of an endpoint.",
     "remote.model": "Name of the model there; null: the first that the server lists.",
     "remote.protocol": "How it is asked; `auto`: the first way that works. See [backends](backends.md).",

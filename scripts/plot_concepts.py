@@ -13,7 +13,7 @@ import argparse
 import re
 from pathlib import Path
 
-from concepts import calibration, conditional, conformal, decisions, proofs, shifts, streams
+from concepts import calibration, conditional, conformal, decisions, objectives, proofs, shifts, streams
 from concepts.style import make
 
 PAGES = Path(__file__).parents[1] / "docs" / "concepts"
@@ -25,6 +25,7 @@ PLOTS = {
     **calibration.PLOTS,
     **proofs.PLOTS,
     **decisions.PLOTS,
+    **objectives.PLOTS,
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,12 +17,18 @@ import numpy as np
 from finetune.application.config import Columns, DataFile, ProjectConfig
 from finetune.application.ports import (
     BadRow,
+    Direction,
     EncodedExample,
+    FinishedTrial,
     Inputs,
+    LogRange,
     ProbabilityFile,
     ProbabilityRows,
     Progress,
+    Proposal,
     RawRow,
+    Settings,
+    Space,
 )
 from finetune.domain.decisions import DecisionRecord
 from finetune.domain.errors import IntegrityError, InvalidInput
@@ -298,6 +305,59 @@ class WordEncoder:
 
 def open_word_encoder(config: ProjectConfig, labels: LabelSet, prompt: PromptFormat) -> WordEncoder:
     return WordEncoder(prompt, config.training.max_length)
+
+
+@dataclass
+class MemoryStudy:
+    """Draws from ranges by chance; lists are gone through in order."""
+
+    space: Space
+    direction: Direction
+    seed: int
+    told: list[FinishedTrial] = field(default_factory=list)
+    asked: Proposal | None = None
+
+    def ask(self) -> Proposal:
+        if self.asked is None:
+            self.asked = Proposal(len(self.told) + 1, self._propose(len(self.told)))
+        return self.asked
+
+    def tell(self, number: int, value: float | None, facts: Mapping[str, Any]) -> None:
+        assert self.asked is not None
+        assert self.asked.number == number
+        facts = json.loads(_json(facts))
+        self.told.append(FinishedTrial(number, self.asked.settings, value, facts))
+        self.asked = None
+
+    def finished(self) -> tuple[FinishedTrial, ...]:
+        return tuple(self.told)
+
+    def _propose(self, position: int) -> Settings:
+        lists = {key: values for key, values in self.space.items() if not isinstance(values, LogRange)}
+        combinations = list(itertools.product(*lists.values()))
+        if len(lists) == len(self.space) and position >= len(combinations):
+            raise InvalidInput("every combination was tried")
+        chosen = dict(zip(lists, combinations[position % len(combinations)], strict=True))
+        rng = np.random.default_rng((self.seed, position))
+        return {
+            key: float(f"{np.exp(rng.uniform(*np.log(values))):.3g}")
+            if isinstance(values, LogRange)
+            else chosen[key]
+            for key, values in self.space.items()
+        }
+
+
+@dataclass
+class MemoryStudies:
+    """Opens studies that outlive the process, by folder."""
+
+    studies: dict[Path, MemoryStudy] = field(default_factory=dict)
+
+    def __call__(self, folder: Path, space: Space, direction: Direction, seed: int) -> MemoryStudy:
+        study = self.studies.setdefault(folder, MemoryStudy(space, direction, seed))
+        if study.direction != direction:
+            raise IntegrityError("this search optimises in the other direction", where=str(folder))
+        return study
 
 
 def _json(document: Mapping[str, Any]) -> str:

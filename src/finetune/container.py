@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from dependency_injector import containers, providers
 
+from finetune.base_models import resolve_model
+
 if TYPE_CHECKING:
     from finetune.application.calibrate import Calibrate
     from finetune.application.calibrate_probabilities import CalibrateProbabilities
@@ -37,43 +39,16 @@ if TYPE_CHECKING:
         ReportWriter,
         SinkOpener,
         StoreOpener,
+        StudyOpener,
         Trainer,
     )
     from finetune.application.predict import Predict
     from finetune.application.predict_probabilities import PredictProbabilities
     from finetune.application.prepare import Prepare
     from finetune.application.settings import GuaranteeConfig
+    from finetune.application.sweep import Sweep
     from finetune.application.train import Train
     from finetune.backends import BackendInfo
-
-EMBEDDED_MODEL = "embedded"
-MINILM = "minilm"
-
-
-def resolve_model(model_id: str) -> str:
-    """Return the folder of the shipped base model for ``embedded``, that of a package for ``minilm``.
-
-    Any other id is left as it is.
-
-    Raises
-    ------
-    InvalidInput
-        The package with ``minilm`` is not installed.
-
-    Examples
-    --------
-    >>> resolve_model("Qwen/Qwen2.5-7B")
-    'Qwen/Qwen2.5-7B'
-    """
-    if model_id == EMBEDDED_MODEL:
-        from finetune.adapters.embedded.base import model_folder
-
-        return str(model_folder())
-    if model_id == MINILM:
-        from finetune.adapters.embedded.minilm import minilm_folder
-
-        return str(minilm_folder())
-    return model_id
 
 
 def _read_config(path: Path, overrides: Sequence[str] = ()) -> ProjectConfig:
@@ -178,6 +153,12 @@ def _encoders(backends: BackendOpener) -> EncoderOpener:
     return BackendEncoders(backends)
 
 
+def _studies() -> StudyOpener:
+    from finetune.adapters.search.study import open_study
+
+    return open_study
+
+
 def _init(**ports: Any) -> Init:
     from finetune.application.initialise import Init
 
@@ -194,6 +175,12 @@ def _train(**ports: Any) -> Train:
     from finetune.application.train import Train
 
     return Train(**ports)
+
+
+def _sweep(**ports: Any) -> Sweep:
+    from finetune.application.sweep import Sweep
+
+    return Sweep(**ports)
 
 
 def _calibrate(**ports: Any) -> Calibrate:
@@ -263,6 +250,7 @@ class Container(containers.DeclarativeContainer):
     clock = providers.Factory(_clock)
     report = providers.Factory(_report)
     project = providers.Factory(_project)
+    studies = providers.Factory(_studies)
     backends = providers.Factory(_backends, resolve_model)
     list_backends = providers.Callable(_list_backends)
     trainer = providers.Factory(_trainer, backends)
@@ -276,6 +264,7 @@ class Container(containers.DeclarativeContainer):
     train = providers.Factory(
         _train, trainer=trainer, stores=stores, logs=logs, progress=progress, clock=clock
     )
+    sweep = providers.Factory(_sweep, train=train, studies=studies, stores=stores, progress=progress)
     calibrate = providers.Factory(_calibrate, models=models, stores=stores, progress=progress, clock=clock)
     evaluate = providers.Factory(
         _evaluate, models=models, stores=stores, report=report, progress=progress, clock=clock

@@ -84,11 +84,26 @@ def test_override_may_be_any_yaml_and_reach_missing_sections(write):
         ("data: {files: [{path: a, splt: test}]}", ["data.files.0.splt", "'split'"]),
         ("data: {files: [{split: test}]}", ["data.files.0.path", "missing"]),
         ("data: {files: [a], split: {train: 0.9}}", ["data.split", "sum to 1"]),
+        ("objective: {name: hinge}", ["objective.name", "must be 'cross_entropy', 'focal'", "seen: 'hinge'"]),
+        ("objective: {conformal: {alpha: 2}}", ["objective.conformal.alpha", "less than 1", "seen: 2"]),
         (
-            "abstention_loss: {enabled: true}",
-            ["does not have the abstention loss yet", "set abstention_loss.enabled to false"],
+            "{abstention_loss: {enabled: true}, objective: {name: focal}}",
+            ["objective.name asks for focal and abstention_loss.enabled for abstention"],
         ),
-        ("calibration_monitoring: {enabled: true}", ["does not have calibration monitoring yet", "to false"]),
+        ("calibration_monitoring: {lr_reduction_factor: 2}", ["lr_reduction_factor", "at most 1", "seen: 2"]),
+        ("training: {report_to: [tensorbord]}", ["training.report_to.0", "'tensorboard', 'wandb'"]),
+        (
+            "training: {early_stopping: {metric: coverage}}",
+            ["training.early_stopping.metric", "'log_loss'", "seen: 'coverage'"],
+        ),
+        (
+            "training: {early_stopping: {metric: json_validity}, json_samples: 0}",
+            ["training.early_stopping.metric", "json_validity", "training.json_samples is 0"],
+        ),
+        (
+            "{backend: encoder, training: {early_stopping: {metric: json_validity}}}",
+            ["training.early_stopping.metric", "json_validity", "encoder writes no answers"],
+        ),
         ("model_id: ZHIPU-AI/glm-4-9b-chat", ["zai-org/glm-4-9b-chat-hf"]),
     ],
 )

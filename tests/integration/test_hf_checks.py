@@ -14,8 +14,9 @@ from transformers import (
     OPTConfig,
 )
 
-from finetune.adapters.hf.checkpoints import had_stopped_early, latest_checkpoint
+from finetune.adapters.hf.checkpoints import latest_checkpoint
 from finetune.adapters.hf.model import HfModelOpener
+from finetune.adapters.hf.stopping import had_stopped_early
 from finetune.domain.errors import IntegrityError, InvalidInput
 
 
@@ -125,7 +126,7 @@ def test_resuming_a_training_that_stopped_early_takes_its_best_adapter(tiny, tmp
     weights = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
     newest = latest_checkpoint(tmp_path / "checkpoints")
     assert newest is not None
-    assert had_stopped_early(newest, 1)
+    assert had_stopped_early(newest, config.training.early_stopping)
     again = train(config, tmp_path, resume=True)
     assert again.steps == whole.steps
     assert again.best == whole.best

@@ -98,7 +98,9 @@ def test_train_save_reload_score(kind, tmp_path):
     log = Log()
     outcome = train(config, run, log=log)
     assert outcome.best["log_loss"] < outcome.first["log_loss"]
-    assert set(outcome.best) == {"log_loss", "accuracy", "ece", "mce", "brier", "json_validity"}
+    label_scores = {"log_loss", "accuracy", "ece", "ece_noise", "mce", "brier"}
+    decisions = {"abstention_rate", "selective_risk", "coverage", "mean_set_size"}
+    assert set(outcome.best) == label_scores | decisions | {"json_validity"}
     expected = {"q_proj", "k_proj", "v_proj", "o_proj"} | {
         "glm": {"gate_up_proj", "down_proj"},
         "glm4": {"gate_up_proj", "down_proj"},
@@ -135,7 +137,7 @@ def test_only_the_answer_and_the_stop_token_carry_loss(tiny):
     model = AutoModelForCausalLM.from_pretrained(tiny)
     (padded,) = PaddedBatches(model, 2, encoder.pad_id).divide([row, longer])
     (tree,) = TreeBatches(1000).divide([row])
-    for trained in (padded.labels[0][padded.labels[0] != IGNORED], tree.tree.ids[tree.targets.nodes]):
+    for trained in (padded.targets[0][padded.targets[0] != IGNORED], tree.tree.ids[tree.targets.nodes]):
         assert tokenizer.decode(trained) == answer_text("abstain", "says abstain") + "<|im_end|>"
     assert row.ids[-1] == tokenizer.convert_tokens_to_ids("<|im_end|>")
     assert row.removed_chars == 0

@@ -40,6 +40,7 @@ PACKAGES = (
     "finetune.domain.calibration",
     "finetune.domain.calibration.maps",
     "finetune.domain.conformal",
+    "finetune.domain.objectives",
     "finetune.domain.risk",
     "finetune.domain.statistics",
 )

@@ -12,6 +12,13 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from finetune.application.backend_settings import BaselineConfig, EncoderConfig, RemoteConfig
+from finetune.application.metric_choice import Metric, why_not_measured
+from finetune.application.objective_settings import (
+    AbstentionLoss,
+    ChosenObjective,
+    ObjectiveConfig,
+    resolve_objective,
+)
 from finetune.application.settings import CalibrationConfig, ConformalConfig, RiskConfig, Section
 
 SplitName = Literal["train", "validation", "calibration", "test"]
@@ -98,9 +105,13 @@ class LoraConfig(Section):
 
 
 class EarlyStopping(Section):
-    """Stop when validation log loss has not fallen by ``min_delta`` for ``patience`` evaluations."""
+    """Stop when the metric has not improved by ``min_delta`` for ``patience`` evaluations.
+
+    The metric chooses the best checkpoint, stopping or not.
+    """
 
     enabled: bool = True
+    metric: Metric = "log_loss"
     patience: int = Field(3, ge=1)
     min_delta: float = Field(0.0, ge=0.0)
 
@@ -117,9 +128,20 @@ class TrainingConfig(Section):
     max_steps: int | None = Field(None, ge=1)
     max_length: int = Field(2048, ge=16)
     warmup: float = Field(0.03, ge=0.0, lt=1.0)
-    lr_scheduler: Literal["cosine", "linear", "constant_with_warmup"] = "cosine"
+    lr_scheduler: Literal[
+        "cosine",
+        "cosine_with_restarts",
+        "linear",
+        "polynomial",
+        "inverse_sqrt",
+        "constant",
+        "constant_with_warmup",
+        "reduce_lr_on_plateau",
+    ] = "cosine"
     weight_decay: float = Field(0.0, ge=0.0)
     max_grad_norm: float = Field(1.0, gt=0.0)
+    class_weights: Literal["none", "balanced"] | dict[str, Annotated[float, Field(ge=0.0)]] = "none"
+    sampling: Literal["shuffled", "balanced"] = "shuffled"
     bf16: bool | Literal["auto"] = "auto"
     gradient_checkpointing: bool = False
     early_stopping: EarlyStopping = EarlyStopping()  # type: ignore[call-arg]
@@ -128,23 +150,27 @@ class TrainingConfig(Section):
     json_samples: int = Field(16, ge=0)
     logging_steps: int = Field(10, ge=1)
     save_total_limit: int = Field(2, ge=1)
+    report_to: tuple[Literal["tensorboard", "wandb", "mlflow", "trackio"], ...] = ()
     seed: int = Field(42, ge=0)
 
-
-class AbstentionLoss(Section):
-    """Accepted so that existing files stay valid; the loss itself is not in this version."""
-
-    enabled: Literal[False] = False
-    confidence_threshold: float = Field(0.7, ge=0.0, le=1.0)
-    abstention_penalty: float = Field(0.3, ge=0.0)
-    uncertainty_weight: float = Field(0.1, ge=0.0)
+    @model_validator(mode="after")
+    def _balanced_once(self) -> TrainingConfig:
+        if self.class_weights == "balanced" and self.sampling == "balanced":
+            raise ValueError(
+                "class_weights and sampling both balance the labels, so rare ones would count twice over; "
+                "choose one"
+            )
+        return self
 
 
 class CalibrationMonitoring(Section):
-    """Accepted so that existing files stay valid; ECE and MCE are always reported, never steered by."""
+    """Lower the learning rate where the calibration error rises over the best so far, and not by chance.
 
-    enabled: Literal[False] = False
-    adjustment_threshold: float = Field(0.05, gt=0.0)
+    What is measured does not depend on it.
+    """
+
+    enabled: bool = False
+    adjustment_threshold: float = Field(0.05, gt=0.0, le=1.0)
     lr_reduction_factor: float = Field(0.8, gt=0.0, le=1.0)
 
 
@@ -174,6 +200,7 @@ class ProjectConfig(Section):
     prompt: PromptConfig = PromptConfig()
     lora: LoraConfig = LoraConfig()  # type: ignore[call-arg]
     training: TrainingConfig = TrainingConfig()  # type: ignore[call-arg]
+    objective: ObjectiveConfig = ObjectiveConfig()  # type: ignore[call-arg]
     abstention_loss: AbstentionLoss = AbstentionLoss()  # type: ignore[call-arg]
     calibration_monitoring: CalibrationMonitoring = CalibrationMonitoring()  # type: ignore[call-arg]
     calibration: CalibrationConfig = CalibrationConfig()
@@ -194,6 +221,24 @@ class ProjectConfig(Section):
                 f"model_id {self.model_id!r} is an old or misspelt name; the model is {' or '.join(right)}"
             )
         return self
+
+    @model_validator(mode="after")
+    def _objective_is_one(self) -> ProjectConfig:
+        resolve_objective(self.backend, self.objective, self.abstention_loss)
+        return self
+
+    @model_validator(mode="after")
+    def _metric_is_measured(self) -> ProjectConfig:
+        training = self.training
+        problem = why_not_measured(training.early_stopping.metric, self.backend, training.json_samples)
+        if problem is not None:
+            raise ValueError(f"training.early_stopping.metric: {problem}")
+        return self
+
+    @property
+    def chosen_objective(self) -> ChosenObjective:
+        """The objective that training minimises, and its share of the loss."""
+        return resolve_objective(self.backend, self.objective, self.abstention_loss)
 
     @property
     def prepared_folder(self) -> Path:

@@ -14,7 +14,7 @@ from finetune.application.config import ProjectConfig
 from finetune.application.ports import ArtifactStore, BackendOpener, Clock, ModelOpener, Progress, StoreOpener
 from finetune.application.prompting import build_prompt
 from finetune.application.runs import MERGED, at_merged, open_prepared, open_run
-from finetune.application.training_metrics import measure_validation
+from finetune.application.training_metrics import measures_of
 from finetune.domain.checks import FloatArray
 from finetune.domain.errors import InvalidInput
 
@@ -156,8 +156,8 @@ class Export:
             run=folder / "runs" / config.name,
             precision=precision,
             rows=len(truth),
-            adapter=measure_validation(before, truth),
-            merged=measure_validation(after, truth),
+            adapter=measures_of(config)(before, truth),
+            merged=measures_of(config)(after, truth),
             largest_difference=float(np.abs(np.exp(before) - np.exp(after)).max()),
             statements=found.certificate.statements,
         )

@@ -103,8 +103,8 @@ class Run:
         self.store.seal(facts)
 
 
-def open_run(config: ProjectConfig, stores: StoreOpener) -> Run:
-    """Open the run folder of a configuration.
+def open_run(config: ProjectConfig, stores: StoreOpener, folder: Path | None = None) -> Run:
+    """Open the run folder of a configuration, or one that lies elsewhere.
 
     Raises
     ------
@@ -113,7 +113,7 @@ def open_run(config: ProjectConfig, stores: StoreOpener) -> Run:
     IntegrityError
         Its adapter or labels are not what training wrote.
     """
-    store = stores(config.run_folder)
+    store = stores(folder or config.run_folder)
     weights = MERGED if store.exists(MERGED) else "adapter"
     if not store.exists(weights):
         raise InvalidInput(

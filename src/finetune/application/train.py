@@ -9,6 +9,7 @@ from typing import Any
 
 from finetune.application.config import ProjectConfig, TrainingConfig
 from finetune.application.labels_file import LabelsFile
+from finetune.application.objective_settings import ObjectiveConfig
 from finetune.application.ports import (
     BEGUN,
     CHECKPOINTS,
@@ -24,8 +25,10 @@ from finetune.application.ports import (
 from finetune.application.prepared import check_prepared, read_prepared, split_hashes
 from finetune.application.prompting import build_prompt
 from finetune.application.runs import OF_AN_EVALUATION, open_run
+from finetune.domain.checks import FloatArray
 from finetune.domain.errors import IntegrityError, InvalidInput
 from finetune.domain.examples import Example
+from finetune.domain.risk import cost_matrix
 from finetune.domain.splits import hash_order
 
 # Bound to an adapter that is no longer there; refused if they were kept, so not kept.
@@ -70,7 +73,12 @@ class Train:
     clock: Clock
 
     def __call__(
-        self, config: ProjectConfig, labels: LabelsFile | None = None, *, resume: bool = False
+        self,
+        config: ProjectConfig,
+        labels: LabelsFile | None = None,
+        *,
+        resume: bool = False,
+        folder: Path | None = None,
     ) -> TrainReport:
         """Train, or go on with an interrupted training.
 
@@ -82,11 +90,14 @@ class Train:
         config
             The configuration; its prepared folder must have been written for it.
         labels
-            The labels file as it is now, to see that it has not changed since; None: not looked at.
+            The labels file as it is now: its costs count, all else must be as it was prepared; None: the one
+            that was prepared.
         resume
             Go on from the newest complete checkpoint and end exactly as an uninterrupted run would.
             Without a checkpoint training starts at the beginning; where this very training has ended,
             nothing is done.
+        folder
+            Where to train; None: the run folder of the configuration.
 
         Raises
         ------
@@ -97,9 +108,9 @@ class Train:
         """
         prepared = self.stores(config.prepared_folder)
         check_prepared(prepared, config, labels)
-        effective = LabelsFile.model_validate(prepared.read_yaml("labels.yaml"))
-        run = self.stores(config.run_folder)
-        identity = {"config": _training_part(config.model_dump(mode="json")), "rows": split_hashes(prepared)}
+        effective = _with_costs(LabelsFile.model_validate(prepared.read_yaml("labels.yaml")), labels)
+        run = self.stores(folder or config.run_folder)
+        identity = _identity(config.model_dump(mode="json"), effective, split_hashes(prepared))
         if run.exists(BEGUN):
             _check_begun(run, identity, resume=resume)
         elif resume and (finished := _finished(run, identity)) is not None:
@@ -120,6 +131,7 @@ class Train:
                 folder=run.folder,
                 identity=identity,
                 resume=resume,
+                costs=_training_costs(config, effective),
             ),
             self.logs(run.folder),
             self.progress,
@@ -150,7 +162,7 @@ class Train:
                 "versions": dict(report.outcome.versions),
             }
         )
-        open_run(config, self.stores).finish()
+        open_run(config, self.stores, run.folder).finish()
         run.remove(CHECKPOINTS)
 
 
@@ -160,23 +172,63 @@ def _some(rows: Sequence[Example], most: int | None, seed: int) -> list[Example]
     return [rows[i] for i in sorted(chosen)]
 
 
-def _training_part(config: Mapping[str, Any]) -> dict[str, Any]:
+def _with_costs(prepared: LabelsFile, now: LabelsFile | None) -> LabelsFile:
+    """Return the labels as they were prepared with the costs of now, which may change freely."""
+    if now is None:
+        return prepared
+    return prepared.model_copy(
+        update={"costs": (now if prepared.abstain is not None else now.without_abstention()).costs}
+    )
+
+
+def _training_costs(config: ProjectConfig, labels: LabelsFile) -> FloatArray | None:
+    """Return the costs of decisions, (K, K), where the objective looks at them."""
+    if config.chosen_objective.name != "expected_cost":
+        return None
+    outcomes, costs = labels.label_set().outcomes, labels.costs
+    matrix = cost_matrix(outcomes, default=costs.default, abstain=costs.abstain, pairs=costs.pairs)
+    # Where handing over is no outcome, the model gives it no probability, whatever it costs.
+    return matrix[:, : len(outcomes)]
+
+
+def _identity(config: Mapping[str, Any], labels: LabelsFile, rows: object) -> dict[str, Any]:
+    """Return what makes a training this one and no other."""
+    part = training_part(config)
+    costs = part["objective"]["name"] == "expected_cost"
+    return {"config": part, "rows": rows} | ({"costs": labels.costs.model_dump(mode="json")} if costs else {})
+
+
+def training_part(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return what of a configuration training depends on; what comes after it may differ."""
     # Configurations of earlier versions lack the keys that came later.
     defaults = TrainingConfig().model_dump(mode="json")  # type: ignore[call-arg]
-    part = {"backend": "causal", **config, "training": {**defaults, **config.get("training", {})}}
+    training = {**defaults, **config.get("training", {})}
+    training["early_stopping"] = {**defaults["early_stopping"], **training["early_stopping"]}
+    # Where else its measures are sent changes nothing.
+    del training["report_to"]
+    part = {
+        "backend": "causal",
+        "objective": ObjectiveConfig().model_dump(mode="json"),  # type: ignore[call-arg]
+        **config,
+        "training": training,
+    }
     others = {"baseline", "encoder", "remote"} - {part["backend"]}
-    return {key: value for key, value in part.items() if key not in {*_LATER, *others}}
+    kept = {key: value for key, value in part.items() if key not in {*_LATER, *others}}
+    if training["early_stopping"]["metric"] == "mean_set_size":
+        # The one thing of later that then chooses the best checkpoint.
+        kept["conformal"] = {"alpha": part["conformal"]["alpha"]}
+    return kept
 
 
 def _finished(run: ArtifactStore, identity: Mapping[str, Any]) -> TrainReport | None:
     """Return the report of this very training, if it has ended."""
     if not run.exists("training_metrics.json") or not run.exists("manifest.json"):
         return None
-    ended = {
-        "config": _training_part(run.read_yaml("config.yaml")),
-        "rows": run.read_json("manifest.json").get("prepared"),
-    }
+    ended = _identity(
+        run.read_yaml("config.yaml"),
+        LabelsFile.model_validate(run.read_yaml("labels.yaml")),
+        run.read_json("manifest.json").get("prepared"),
+    )
     if ended != identity:
         return None
     document = run.read_json("training_metrics.json")
@@ -201,7 +253,7 @@ def _check_begun(run: ArtifactStore, identity: Mapping[str, Any], *, resume: boo
             where=where,
             remedy=f"prepare the data as they were, {otherwise}",
         )
-    before, now = _training_part(begun.get("config", {})), identity["config"]
+    before, now = training_part(begun.get("config", {})), identity["config"]
     changed = [key for key in now if before.get(key) != now[key]]
     if changed:
         raise InvalidInput(
@@ -209,4 +261,11 @@ def _check_begun(run: ArtifactStore, identity: Mapping[str, Any], *, resume: boo
             where=where,
             seen={key: now[key] for key in changed},
             remedy=f"set the values back, {otherwise}",
+        )
+    if begun.get("costs") != identity.get("costs"):
+        raise InvalidInput(
+            "the interrupted training minimises the expected cost, and the costs have changed since it began",
+            where=where,
+            seen=identity["costs"],
+            remedy=f"set them back in the labels file, {otherwise}",
         )

@@ -55,6 +55,7 @@ DELIBERATE = {
 AFTER_INTERRUPT = {
     "prepare": "Each file is either complete or as it was before. Run the same command again.",
     "train": "Checkpoints up to the last save are safe. Go on from there with the same command and --resume.",
+    "sweep": "Trials that ended and the last checkpoint are safe. Go on with the same command and --resume.",
     "calibrate": "An earlier certificate is untouched. Run the same command again.",
     "evaluate": "An earlier evaluation is untouched. Run the same command again.",
     "predict": "With --output, finished rows are kept: the same command goes on after them.",

@@ -26,6 +26,7 @@ from finetune.cli.init import init
 from finetune.cli.page import draws
 from finetune.cli.predict import predict
 from finetune.cli.prepare import prepare
+from finetune.cli.sweep import sweep
 from finetune.cli.train import train
 
 
@@ -77,7 +78,7 @@ def root(
         print(context.get_help())
 
 
-for command in (init, prepare, train, calibrate, evaluate, predict, export, demo, backends):
+for command in (init, prepare, train, sweep, calibrate, evaluate, predict, export, demo, backends):
     app.command()(command)
 
 

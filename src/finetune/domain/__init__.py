@@ -97,6 +97,13 @@ from finetune.domain.errors import (
 )
 from finetune.domain.examples import Example
 from finetune.domain.labels import ABSTAIN, Abstention, Label, LabelSet
+from finetune.domain.objectives import (
+    abstention_loss,
+    conformal_training_loss,
+    cross_entropy_loss,
+    expected_cost_loss,
+    focal_loss,
+)
 from finetune.domain.parsing import ParsedAnswer, parse_answer
 from finetune.domain.prompts import PromptFormat, answer_text, default_prompt
 from finetune.domain.risk import (
@@ -195,6 +202,7 @@ __all__ = [
     "Temperature",
     "Unavailable",
     "WeightedConformalPredictor",
+    "abstention_loss",
     "adjusted_p_values",
     "answer_text",
     "assign_splits",
@@ -219,15 +227,18 @@ __all__ = [
     "conformal_quantile",
     "conformal_rank",
     "conformal_risk_control",
+    "conformal_training_loss",
     "control_cost",
     "cost_controlled_actions",
     "cost_matrix",
+    "cross_entropy_loss",
     "curve_area_intervals",
     "decompose_brier",
     "default_prompt",
     "detect_leakage",
     "effective_sample_size",
     "error_intervals",
+    "expected_cost_loss",
     "fallback_sequence",
     "fit_beta",
     "fit_dirichlet",
@@ -238,6 +249,7 @@ __all__ = [
     "fit_temperature",
     "fit_vector",
     "fixed_sequence",
+    "focal_loss",
     "group_risks",
     "group_thresholds",
     "hoeffding_bentkus_p_value",

@@ -43,10 +43,18 @@ def test_little_can_be_left_out(prune):
         ProjectConfig.model_validate({**MINIMAL, "prediction": {"prune": prune}})
 
 
-@pytest.mark.parametrize("section", ["abstention_loss", "calibration_monitoring"])
-def test_what_is_not_in_this_version_cannot_be_enabled(section):
-    with pytest.raises(ValidationError, match="literal_error"):
-        ProjectConfig.model_validate({**MINIMAL, section: {"enabled": True}})
+def test_measures_choose_the_checkpoint_and_can_be_sent_elsewhere():
+    training = ProjectConfig.model_validate(MINIMAL).training
+    assert (training.early_stopping.metric, training.report_to) == ("log_loss", ())
+    changed = {
+        "early_stopping": {"metric": "ece"},
+        "report_to": ["tensorboard", "wandb", "mlflow", "trackio"],
+    }
+    training = ProjectConfig.model_validate({**MINIMAL, "training": changed}).training
+    assert training.early_stopping.metric == "ece"
+    assert len(training.report_to) == 4
+    watched = ProjectConfig.model_validate({**MINIMAL, "calibration_monitoring": {"enabled": True}})
+    assert watched.calibration_monitoring.enabled
 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "", ".hidden", "x" * 101, "a b"])

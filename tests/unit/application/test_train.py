@@ -9,7 +9,9 @@ import pytest
 from tests.fakes import FakeClock, MemoryLog, MemoryStores
 from tests.unit.application.world import World, make_world
 
+from finetune.application.labels_file import Costs, LabelsFile
 from finetune.application.ports import TrainingJob, TrainingOutcome
+from finetune.application.prepared import preparation_facts
 from finetune.application.train import Train
 from finetune.domain.errors import IntegrityError, InvalidInput
 
@@ -57,6 +59,8 @@ def world() -> World:
     for name in list(made.stores.files):
         if Path(name).is_relative_to(made.config.run_folder):
             del made.stores.files[name]
+    facts = preparation_facts(made.config) | {"labels": made.labels.label_set().fingerprint()}
+    made.prepared.seal({"made_for": facts})
     return made
 
 
@@ -134,6 +138,29 @@ def test_another_configuration_cannot_be_resumed(world):
     train_with(later, FakeTrainer(later.stores))(later.config, resume=True)
 
 
+def test_where_else_measures_are_sent_may_change_at_any_time(world):
+    with pytest.raises(KeyboardInterrupt):
+        train_with(world, FakeTrainer(world.stores, interrupted=True))(world.config)
+    watched = world.with_config(training={"report_to": ["tensorboard"]})
+    trainer = FakeTrainer(watched.stores)
+    train_with(watched, trainer)(watched.config, resume=True)
+    assert trainer.jobs[0].config.training.report_to == ("tensorboard",)
+    train_with(world, trainer)(world.config, resume=True)
+    assert len(trainer.jobs) == 1, "this very training has ended"
+
+
+def test_the_level_of_prediction_sets_counts_where_their_size_chooses_the_checkpoint(world):
+    stopping = {"early_stopping": {"metric": "mean_set_size"}}
+    by_size = world.with_config(training=stopping)
+    with pytest.raises(KeyboardInterrupt):
+        train_with(by_size, FakeTrainer(by_size.stores, interrupted=True))(by_size.config)
+    other = world.with_config(training=stopping, conformal={"alpha": 0.2})
+    with pytest.raises(InvalidInput, match="configured differently: conformal"):
+        train_with(other, FakeTrainer(other.stores))(other.config, resume=True)
+    method = world.with_config(training=stopping, conformal={"method": "aps"})
+    train_with(method, FakeTrainer(method.stores))(method.config, resume=True)
+
+
 def test_what_fails_before_the_first_checkpoint_stands_in_no_ones_way(world):
     with pytest.raises(InvalidInput, match="linear layer"):
         train_with(world, FakeTrainer(world.stores, fails_early=True))(world.config)
@@ -165,12 +192,15 @@ def test_resuming_a_finished_run_does_nothing(world):
     assert trainer.jobs == []
 
 
-NEW_KEYS = ("token_tree", "tree_tokens")
+NEW_KEYS = ("token_tree", "tree_tokens", "class_weights", "sampling", "report_to")
 
 
 def of_an_earlier_version(config):
+    # Where an interrupted training is recorded, some of them are left out today, too.
     training = {key: value for key, value in config["training"].items() if key not in NEW_KEYS}
-    return {**config, "training": training}
+    stopping = training["early_stopping"]
+    training["early_stopping"] = {key: value for key, value in stopping.items() if key != "metric"}
+    return {key: value for key, value in config.items() if key != "objective"} | {"training": training}
 
 
 def test_a_finished_run_of_an_earlier_version_is_known_as_one(world):
@@ -229,3 +259,69 @@ def test_labels_edited_since_preparation_are_refused(world):
     edited = world.labels.model_copy(update={"task": "Sort other mail"})
     with pytest.raises(IntegrityError, match="labels"):
         train_with(world, FakeTrainer(world.stores))(world.config, edited)
+
+
+def with_expected_cost(world: World, **labels) -> World:
+    changed = world.with_config(objective={"name": "expected_cost"})
+    changed.labels = world.labels.model_copy(update=labels)
+    return changed
+
+
+def test_only_an_objective_that_looks_at_costs_gets_them(world):
+    trainer = FakeTrainer(world.stores)
+    train_with(world, trainer)(world.config)
+    assert trainer.jobs[0].costs is None
+    costly = with_expected_cost(world)
+    train_with(costly, trainer)(costly.config, costly.labels)
+    # billing, card, card_lost, abstain: abstaining costs 0.3, billing for card 2, all else 1.
+    assert trainer.jobs[1].costs.tolist() == [
+        [0.0, 2.0, 1.0, 0.3],
+        [1.0, 0.0, 1.0, 0.3],
+        [1.0, 1.0, 0.0, 0.3],
+        [1.0, 1.0, 1.0, 0.0],
+    ]
+
+
+def test_where_handing_over_is_no_outcome_its_cost_has_no_column():
+    made = with_expected_cost(make_world(abstention=False))
+    trainer = FakeTrainer(made.stores)
+    train_with(made, trainer)(made.config)
+    assert trainer.jobs[0].costs.tolist() == [[0.0, 2.0, 1.0], [1.0, 0.0, 1.0], [1.0, 1.0, 0.0]]
+
+
+def test_the_costs_of_now_count_and_are_kept_with_the_run(world):
+    now = with_expected_cost(world, costs=Costs(default=3.0, abstain=1.0))
+    trainer = FakeTrainer(now.stores)
+    train_with(now, trainer)(now.config, now.labels)
+    assert trainer.jobs[0].costs[0].tolist() == [0.0, 3.0, 3.0, 1.0]
+    assert LabelsFile.model_validate(now.run.read_yaml("labels.yaml")).costs == now.labels.costs
+
+
+def test_a_training_that_minimises_costs_cannot_go_on_with_others(world):
+    costly = with_expected_cost(world)
+    with pytest.raises(KeyboardInterrupt):
+        train_with(costly, FakeTrainer(costly.stores, interrupted=True))(costly.config, costly.labels)
+    other = with_expected_cost(world, costs=Costs(default=3.0))
+    with pytest.raises(InvalidInput, match="the costs have changed since"):
+        train_with(other, FakeTrainer(other.stores))(other.config, other.labels, resume=True)
+    train_with(costly, FakeTrainer(costly.stores))(costly.config, costly.labels, resume=True)
+    trainer = FakeTrainer(other.stores)
+    train_with(other, trainer)(other.config, other.labels, resume=True)
+    assert len(trainer.jobs) == 1, "with other costs this very training has not ended"
+
+
+def test_costs_may_change_where_nothing_minimises_them(world):
+    with pytest.raises(KeyboardInterrupt):
+        train_with(world, FakeTrainer(world.stores, interrupted=True))(world.config, world.labels)
+    other = world.labels.model_copy(update={"costs": Costs(default=3.0)})
+    trainer = FakeTrainer(world.stores)
+    train_with(world, trainer)(world.config, other, resume=True)
+    assert trainer.jobs[0].resume
+
+
+def test_another_objective_cannot_be_resumed(world):
+    with pytest.raises(KeyboardInterrupt):
+        train_with(world, FakeTrainer(world.stores, interrupted=True))(world.config)
+    other = world.with_config(objective={"name": "focal"})
+    with pytest.raises(InvalidInput, match="configured differently: objective"):
+        train_with(other, FakeTrainer(other.stores))(other.config, resume=True)

@@ -31,6 +31,13 @@ def test_an_adapter_is_overridden_with_one_line() -> None:
     assert container.predict().models is mine
 
 
+def test_a_sweep_trains_with_the_trainer_of_the_container() -> None:
+    container = Container(progress=SilentProgress())
+    mine = object()
+    container.trainer.override(mine)
+    assert container.sweep().train.trainer is mine
+
+
 def test_probabilities_are_read_by_one_source() -> None:
     container = Container(progress=SilentProgress())
     mine = object()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 import shutil
 import time
@@ -18,8 +19,10 @@ from sklearn.linear_model import LogisticRegression
 
 from finetune.adapters.baseline.features import NgramFeatures
 from finetune.adapters.baseline.model import BaselineScorer, save
+from finetune.application.balance import balance_rows
+from finetune.application.metric_choice import Metric, greater_is_better
 from finetune.application.ports import MetricsLog, Progress, TrainingJob, TrainingOutcome
-from finetune.application.training_metrics import measure_validation
+from finetune.application.training_metrics import measures_of
 from finetune.domain.errors import InsufficientData
 from finetune.domain.examples import Example
 from finetune.domain.labels import LabelSet
@@ -32,8 +35,8 @@ _TOLERANCE = 1e-3
 class BaselineTrainer:
     """Fits a multinomial logistic regression for each strength of regularisation, and keeps the best.
 
-    The best one has the least log loss on the validation rows.  A fit is a matter of seconds to a few
-    minutes, so that an interrupted one begins again.
+    The best one is so by ``training.early_stopping.metric`` on the validation rows.  A fit is a matter of
+    seconds to a few minutes, so that an interrupted one begins again.
     """
 
     def train(self, job: TrainingJob, log: MetricsLog, progress: Progress) -> TrainingOutcome:
@@ -48,6 +51,9 @@ class BaselineTrainer:
         settings, outcomes = job.config.baseline, job.labels.outcomes
         truth = _indices(job.train, job.labels)
         _check_each_label_has_rows(truth, outcomes)
+        balance = balance_rows(job)
+        # To see a row twice as often and to let it count twice are the same here.
+        weights = np.array(balance.weights if balance.shares is None else balance.shares)
         max_chars = job.config.data.max_text_chars
         features = NgramFeatures(settings, max_chars)
         with progress.task("counting n-grams", len(job.train)) as task:
@@ -61,13 +67,13 @@ class BaselineTrainer:
         kept = (features.weights, nothing, nothing[:, 0])
         with progress.task("fitting", len(settings.inverse_regularisation)) as task:
             for strength in sorted(settings.inverse_regularisation):
-                coefficients, intercepts, taken = _fit(rows, truth, strength, progress)
+                coefficients, intercepts, taken = _fit(rows, truth, weights, strength, progress)
                 steps += taken
                 found = _measure(job, BaselineScorer(outcomes, features, coefficients, intercepts))
                 log.append("evaluation", {"step": steps, "inverse_regularisation": strength, **found})
                 task.advance()
                 task.describe(f"validation log loss {found['log_loss']:.3f}")
-                if found["log_loss"] < best["log_loss"]:
+                if _is_better(found, best, job.config.training.early_stopping.metric):
                     best, best_step = dict(found), steps
                     kept = (features.weights, coefficients, intercepts)
         new = job.folder / ".adapter.new"
@@ -99,13 +105,17 @@ class BaselineTrainer:
 
 
 def _fit(
-    rows: csr_matrix, truth: NDArray[np.int64], strength: float, progress: Progress
+    rows: csr_matrix,
+    truth: NDArray[np.int64],
+    weights: NDArray[np.float64],
+    strength: float,
+    progress: Progress,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], int]:
     """Return coefficients, intercepts and the number of iterations."""
     model = LogisticRegression(C=strength, max_iter=_MAX_ITERATIONS, tol=_TOLERANCE)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ConvergenceWarning)
-        model.fit(rows, truth)
+        model.fit(rows, truth, sample_weight=weights)
     for warning in caught:
         if not issubclass(warning.category, ConvergenceWarning):
             warnings.warn(warning.message, stacklevel=2)
@@ -123,7 +133,13 @@ def _fit(
 
 def _measure(job: TrainingJob, scorer: BaselineScorer) -> Mapping[str, float]:
     scores = scorer.score([example.text for example in job.validation])
-    return measure_validation(scores.log_probabilities, _indices(job.validation, job.labels))
+    return measures_of(job.config)(scores.log_probabilities, _indices(job.validation, job.labels))
+
+
+def _is_better(found: Mapping[str, float], best: Mapping[str, float], metric: Metric) -> bool:
+    worst = -math.inf if greater_is_better(metric) else math.inf
+    one, other = found.get(metric, worst), best.get(metric, worst)
+    return one > other if greater_is_better(metric) else one < other
 
 
 def _indices(examples: Sequence[Example], labels: LabelSet) -> NDArray[np.int64]:

@@ -8,14 +8,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from finetune.domain.errors import InvalidInput
+from finetune.application.training_log import BEGINNINGS, last_training
+from finetune.domain.errors import IntegrityError, InvalidInput
 
 
 class JsonlLog:
     """``metrics.jsonl`` in a folder.
 
     A line is flushed and synced before :meth:`append` returns.  A last line that a kill cut short is
-    left as it is and the next event starts a fresh line, so readers lose that one line at most.
+    left as it is and the next event starts a fresh line, so readers lose that one line at most:
+    :func:`read_metrics` passes it over.
 
     Parameters
     ----------
@@ -53,3 +55,58 @@ class JsonlLog:
             file.write(line.encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Read the series of the training that was begun last.
+
+    Parameters
+    ----------
+    path
+        ``metrics.jsonl`` of a run folder; it may be written to meanwhile.
+
+    Returns
+    -------
+    list
+        The events that count, in their order; see :func:`~finetune.application.training_log.last_training`.
+        A line that a kill cut short is left out: the last one, or one before a training began or went on.
+
+    Raises
+    ------
+    InvalidInput
+        There is no such file.
+    IntegrityError
+        Another line cannot be read.
+    """
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except FileNotFoundError as error:
+        raise InvalidInput(
+            "there is no log of a training", where=str(path), remedy="run `finetune train` first"
+        ) from error
+    events: list[dict[str, Any]] = []
+    torn: int | None = None
+    for number, line in enumerate(lines, start=1):
+        event = _event(line)
+        if event is None:
+            torn = torn or (number if line else None)
+            continue
+        if torn is not None and event["event"] not in BEGINNINGS:
+            raise IntegrityError(
+                "this line is damaged: it is no event, and no training was interrupted there",
+                where=f"{path}:{torn}",
+                seen=lines[torn - 1].decode(errors="replace"),
+                remedy="restore the file, or take the line out",
+            )
+        torn = None
+        events.append(event)
+    return last_training(events)
+
+
+def _event(line: bytes) -> dict[str, Any] | None:
+    """Return what a line says; None where it is empty, cut short or no event."""
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return None
+    return event if isinstance(event, dict) and "event" in event else None

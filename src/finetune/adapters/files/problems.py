@@ -12,10 +12,6 @@ from pydantic_core import ErrorDetails
 from finetune.domain.errors import InvalidInput
 from finetune.domain.labels import closest
 
-_NOT_YET = {
-    "abstention_loss.enabled": "this version does not have the abstention loss yet",
-    "calibration_monitoring.enabled": "this version does not have calibration monitoring yet",
-}
 _SENTENCES: Mapping[str, str] = {
     "missing": "this key is missing",
     "string_type": "must be text",
@@ -96,9 +92,7 @@ def find_problems(error: ValidationError, model: type[BaseModel], document: obje
     for key, found in grouped.items():
         detail, path = found[0]
         seen = None if not path or detail["type"] in ("missing", "extra_forbidden") else _seen(document, path)
-        if key in _NOT_YET:
-            problems.append(Problem(key, _NOT_YET[key], seen, f"set {key} to false"))
-        elif detail["type"] == "extra_forbidden":
+        if detail["type"] == "extra_forbidden":
             problems.append(_unknown_key(key, path, model))
         else:
             what = " or ".join(dict.fromkeys(_sentence(item) for item, _ in found))

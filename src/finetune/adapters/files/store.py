@@ -15,7 +15,7 @@ from finetune.adapters.files.atomic import sync_folder, write_atomically
 from finetune.domain.errors import IntegrityError, InvalidInput
 
 MANIFEST = "manifest.json"
-_CHANGING = ("metrics.jsonl", "checkpoints", MANIFEST)
+_CHANGING = ("metrics.jsonl", "checkpoints", "tracking", MANIFEST)
 
 
 class FolderStore:
@@ -113,7 +113,7 @@ class FolderStore:
         return total.hexdigest()
 
     def seal(self, facts: Mapping[str, Any]) -> None:
-        """Write ``manifest.json``: facts, and the SHA-256 of every file but the log and checkpoints."""
+        """Write ``manifest.json``: facts, and the SHA-256 of every file but logs and checkpoints."""
         if "files" in facts:
             raise InvalidInput("the facts of a manifest cannot be called 'files'", where=MANIFEST)
         self.write_json(MANIFEST, {**facts, "files": self._hashes()})

@@ -8,6 +8,7 @@ from pathlib import Path
 from transformers import TrainingArguments
 
 from finetune.adapters.hf.loading import choose_device
+from finetune.application.metric_choice import greater_is_better
 from finetune.application.ports import TrainingJob
 from finetune.domain.errors import InvalidInput
 
@@ -21,8 +22,12 @@ def training_arguments(job: TrainingJob, checkpoints: Path, precision: str) -> T
         One process sees several GPUs.
     """
     settings = job.config.training
+    metric = settings.early_stopping.metric
+    more_is_better = greater_is_better(metric)
+    waits = settings.lr_scheduler == "reduce_lr_on_plateau"
     arguments = TrainingArguments(
         output_dir=str(checkpoints),
+        run_name=job.config.name,
         # The Trainer sees whole steps: AnswerTrainer.training_step divides them into forwards.
         per_device_train_batch_size=settings.per_device_batch_size * settings.gradient_accumulation_steps,
         gradient_accumulation_steps=1,
@@ -30,6 +35,8 @@ def training_arguments(job: TrainingJob, checkpoints: Path, precision: str) -> T
         max_steps=settings.max_steps or -1,
         learning_rate=settings.learning_rate,
         lr_scheduler_type=settings.lr_scheduler,
+        # It follows the metric below, and would take any for a loss.
+        lr_scheduler_kwargs={"mode": "max"} if waits and more_is_better else None,
         warmup_steps=settings.warmup,
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.max_grad_norm,
@@ -41,15 +48,16 @@ def training_arguments(job: TrainingJob, checkpoints: Path, precision: str) -> T
         logging_steps=settings.logging_steps,
         save_total_limit=settings.save_total_limit,
         load_best_model_at_end=True,
-        metric_for_best_model="eval_log_loss",
-        greater_is_better=False,
+        metric_for_best_model=f"eval_{metric}",
+        greater_is_better=more_is_better,
         restore_callback_states_from_checkpoint=True,
         remove_unused_columns=False,
         logging_nan_inf_filter=False,
         use_cpu=choose_device().type == "cpu",
         ddp_find_unused_parameters=False,
         disable_tqdm=True,
-        report_to="none",
+        # TensorBoard is opened apart, to go on from a step.
+        report_to=[name for name in settings.report_to if name != "tensorboard"],
         log_level="error",
         seed=settings.seed,
         data_seed=settings.seed,

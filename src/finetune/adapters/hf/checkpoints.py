@@ -34,16 +34,6 @@ def is_complete(checkpoint: Path, processes: int = 1) -> bool:
     return isinstance(state, dict) and "global_step" in state
 
 
-def had_stopped_early(checkpoint: Path, patience: int) -> bool:
-    """Whether training had nothing left to do at a checkpoint but to take the best adapter.
-
-    The Trainer restores the patience counter but not the wish to stop, and would go on.
-    """
-    state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
-    callback = state.get("stateful_callbacks", {}).get("EarlyStoppingCallback", {})
-    return bool(callback.get("attributes", {}).get("early_stopping_patience_counter", 0) >= patience)
-
-
 def latest_checkpoint(folder: Path, processes: int = 1) -> Path | None:
     """Return the newest complete checkpoint, after removing newer ones that were cut off.
 

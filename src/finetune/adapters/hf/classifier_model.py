@@ -56,14 +56,17 @@ class PooledClassifier(nn.Module):
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """Return logits, ``(B, K)`` float32."""
-        states = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-        if self.pooling == "cls":
-            pooled = states[:, 0]
-        else:
-            seen = attention_mask[:, :, None].to(states.dtype)
-            pooled = (states * seen).sum(dim=1) / seen.sum(dim=1)
-        logits: torch.Tensor = self.head(pooled)
+        logits: torch.Tensor = self.head(self.pool(input_ids, attention_mask))
         return logits.float()
+
+    def pool(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """Return one vector a text, ``(B, hidden)``."""
+        found = self.encoder(input_ids=input_ids, attention_mask=attention_mask)
+        states: torch.Tensor = found.last_hidden_state
+        if self.pooling == "cls":
+            return states[:, 0]
+        seen = attention_mask[:, :, None].to(states.dtype)
+        return (states * seen).sum(dim=1) / seen.sum(dim=1)
 
 
 class ClassifiedText(NamedTuple):
@@ -73,6 +76,7 @@ class ClassifiedText(NamedTuple):
     answer_start: int
     removed_chars: int
     label: int
+    weight: float = 1.0
 
 
 class TextEncoder:

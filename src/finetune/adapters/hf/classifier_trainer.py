@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import log_softmax, nll_loss
 from transformers import set_seed
 
 from finetune.adapters.hf.architectures import assert_adapted, choose_target_modules, say_adapted
@@ -18,24 +18,30 @@ from finetune.adapters.hf.classifier_model import (
     HEAD,
     ClassifiedText,
     Pooled,
+    PooledClassifier,
     TextEncoder,
     load_classifier,
     load_text_encoder,
     positions_of,
 )
 from finetune.adapters.hf.classifier_scorer import NOTICE, ClassifierScorer
+from finetune.adapters.hf.label_loss import Loss
 from finetune.adapters.hf.loading import ResolveModel, quiet
+from finetune.adapters.hf.objectives import Objective, choose_objective
+from finetune.adapters.hf.prototypes import begin_at_prototypes
 from finetune.adapters.hf.tree_gate import TreeChoice
 from finetune.adapters.hf.tuning import Setting, Tunable, tune
 from finetune.adapters.hf.validation import score_shared
+from finetune.application.balance import balance_rows
+from finetune.application.config import ProjectConfig
 from finetune.application.ports import MetricsLog, Progress, TrainingJob, TrainingOutcome
-from finetune.application.training_metrics import measure_validation
+from finetune.application.training_metrics import measures_of
 from finetune.domain.errors import InvalidInput
 
 
 @dataclass(frozen=True)
 class ClassifierBatch:
-    """A rectangle of texts with their labels; ``weights`` is 0 for a row that only fills a step."""
+    """A rectangle of texts with their labels, and what each row counts."""
 
     inputs: Pooled
     labels: torch.Tensor
@@ -58,15 +64,12 @@ class ClassifierBatches:
         Rows of one forward.
     device
         Where the model is.
-    label_smoothing
-        Share of each target that is spread evenly over all labels (Szegedy, C. et al. 2016, "Rethinking the
-        Inception Architecture", CVPR, sec. 7).
+    objective
+        What is asked of the probabilities of the labels.
     """
 
-    def __init__(
-        self, encoder: TextEncoder, size: int, device: torch.device, label_smoothing: float = 0.0
-    ) -> None:
-        self._smoothing = label_smoothing
+    def __init__(self, encoder: TextEncoder, size: int, device: torch.device, objective: Objective) -> None:
+        self._objective = objective
         self._encoder = encoder
         self._size = size
         self._device = device
@@ -78,16 +81,17 @@ class ClassifierBatches:
             ClassifierBatch(
                 self._encoder.pad([row.ids for row in part], self._device),
                 torch.tensor([row.label for row in part], device=self._device),
-                torch.tensor([float(len(row.ids) - row.answer_start) for row in part], device=self._device),
+                torch.tensor([row.weight for row in part], device=self._device),
             )
             for part in parts
         ]
 
-    def loss(self, model: torch.nn.Module, batch: ClassifierBatch) -> torch.Tensor:
-        """Run a rectangle; return the sum of the cross-entropies of its labels."""
-        logits = model(**batch.inputs._asdict())
-        losses = cross_entropy(logits, batch.labels, reduction="none", label_smoothing=self._smoothing)
-        return (losses * batch.weights).sum()
+    def loss(self, model: torch.nn.Module, batch: ClassifierBatch) -> Loss:
+        """Run a rectangle; return the cross-entropies of its labels and their objective."""
+        found = log_softmax(model(**batch.inputs._asdict()), dim=-1)
+        answers = nll_loss(found, batch.labels, reduction="none")
+        objective = self._objective(found, batch.labels)
+        return Loss((answers * batch.weights).sum(), (objective * batch.weights).sum())
 
 
 class ClassifierTrainer:
@@ -116,48 +120,57 @@ class ClassifierTrainer:
                 remedy="set it to auto or false",
             )
         set_seed(settings.seed)
-        model, targets = self._wrap(job, setting.precision)
-        encoder = load_text_encoder(job.config, self._resolve, positions_of(model.config))
+        base = load_classifier(job.config, self._resolve, len(job.labels.outcomes), setting.precision)
+        encoder = load_text_encoder(job.config, self._resolve, positions_of(base.config))
+        balance = balance_rows(job)
         rows = []
         with progress.task("encoding rows", len(job.train)) as task:
-            for example in job.train:
+            for example, weight in zip(job.train, balance.weights, strict=True):
                 ids, removed = encoder.ids(example.text)
                 label = job.labels.index(str(example.label))
-                rows.append(ClassifiedText(tuple(ids), len(ids) - 1, removed, label))
+                rows.append(ClassifiedText(tuple(ids), len(ids) - 1, removed, label, weight))
                 task.advance()
+        device = setting.arguments.device
+        base.to(device)
+        if job.config.encoder.head_start == "prototypes":
+            begin_at_prototypes(base, encoder, rows, job.config.prediction.batch_size)
+        model, targets = _wrap(base, job.config)
         counts = assert_adapted(model, targets)
         say_adapted(progress, setting.precision, counts, job.config)
-        device = setting.arguments.device
         model.to(device)
         scorer = ClassifierScorer(model, encoder, job.labels.outcomes, job.config.prediction.batch_size)
         truth = np.array([job.labels.index(str(row.label)) for row in job.validation], dtype=np.int64)
+        weight, objective = choose_objective(job)
+        measures = measures_of(job.config)
         return Tunable(
             model,
             rows,
             LengthGroupedSampler(
-                [len(row.ids) for row in rows], rows_per_step(setting.arguments), settings.seed
+                [len(row.ids) for row in rows],
+                rows_per_step(setting.arguments),
+                settings.seed,
+                balance.shares,
             ),
-            ClassifierBatches(
-                encoder, settings.per_device_batch_size, device, job.config.encoder.label_smoothing
-            ),
+            ClassifierBatches(encoder, settings.per_device_batch_size, device, objective),
             TreeChoice("padded", NOTICE),
             None,
-            lambda: measure_validation(score_shared(scorer, job.validation), truth),
+            lambda: measures(score_shared(scorer, job.validation), truth),
             counts,
+            weight=weight,
+            new_rate=job.config.encoder.head_rate,
         )
 
-    def _wrap(self, job: TrainingJob, precision: str) -> tuple[PeftModel, list[str]]:
-        config = job.config
-        base = load_classifier(config, self._resolve, len(job.labels.outcomes), precision)
-        targets = choose_target_modules(base.encoder, config.target_modules)
-        if config.training.gradient_checkpointing:
-            base.encoder.enable_input_require_grads()
-        lora = LoraConfig(
-            r=config.lora.r,
-            lora_alpha=config.lora.alpha,
-            lora_dropout=config.lora.dropout,
-            target_modules=targets,
-            modules_to_save=[HEAD],
-        )
-        with quiet():
-            return get_peft_model(base, lora), targets
+
+def _wrap(base: PooledClassifier, config: ProjectConfig) -> tuple[PeftModel, list[str]]:
+    targets = choose_target_modules(base.encoder, config.target_modules)
+    if config.training.gradient_checkpointing:
+        base.encoder.enable_input_require_grads()
+    lora = LoraConfig(
+        r=config.lora.r,
+        lora_alpha=config.lora.alpha,
+        lora_dropout=config.lora.dropout,
+        target_modules=targets,
+        modules_to_save=[HEAD],
+    )
+    with quiet():
+        return get_peft_model(base, lora), targets

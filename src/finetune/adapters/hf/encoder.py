@@ -123,7 +123,9 @@ class HfEncoder:
                 seen=self.tokens(ids[start - 1 : start + 2]),
                 remedy="use a chat template whose generation prompt ends with a special token or a new line",
             )
-        return EncodedExample(tuple(ids), start, removed)
+        return EncodedExample(
+            tuple(ids), start, removed, start + self._head_length, self.outcomes.index(example.label)
+        )
 
     def tokens(self, ids: Sequence[int]) -> list[str]:
         """Return the readable text of each token."""
@@ -211,6 +213,7 @@ class HfEncoder:
         """Return each outcome's token ids after the decision head, up to the closing quote."""
         head = self.prompt_text("probe") + DECISION_HEAD
         head_ids = self._ids(head)
+        self._head_length = len(head_ids) - len(self._ids(self.prompt_text("probe")))
         paths = []
         for outcome in self.outcomes:
             answer = answer_text(outcome, "")

@@ -12,8 +12,11 @@ from accelerate.data_loader import DataLoaderShard
 from transformers import Trainer, TrainerState
 
 from finetune.adapters.hf.batches import Batching, LengthGroupedSampler, Step, StepCollator
+from finetune.adapters.hf.label_loss import LabelLoss
 
 Evaluation = Callable[[], Mapping[str, float]]
+# How peft names what it trains whole.
+_WHOLE = "modules_to_save"
 _TOKENS = ("computed_tokens", "padded_tokens")
 
 
@@ -34,6 +37,10 @@ class AnswerTrainer(Trainer):
         How the rows of a step are run.
     forward_rows
         Rows of one padded forward, with which the computed tokens are compared.
+    labels, weight
+        An objective over the labels that padded forwards would run apart, and its share of the loss.
+    new_rate
+        Learning rate of modules that are trained whole, a new head, relative to that of the adapter.
     **arguments
         As for :class:`transformers.Trainer`.
     """
@@ -45,6 +52,9 @@ class AnswerTrainer(Trainer):
         order: LengthGroupedSampler,
         batching: Batching,
         forward_rows: int,
+        labels: LabelLoss | None = None,
+        weight: float = 0.0,
+        new_rate: float = 1.0,
         **arguments: Any,
     ) -> None:
         # The Trainer asks for evaluation rows; ours are inside `evaluation`.
@@ -52,7 +62,11 @@ class AnswerTrainer(Trainer):
         self._evaluation = evaluation
         self._order = order
         self._batching = batching
-        self._collate = StepCollator(batching, forward_rows, self.args.process_index, self.args.world_size)
+        self._weight = weight
+        self._new_rate = new_rate
+        self._collate = StepCollator(
+            batching, forward_rows, self.args.process_index, self.args.world_size, labels
+        )
         self._new_tokens = dict.fromkeys(_TOKENS, 0)
 
     def get_train_dataloader(self) -> DataLoaderShard:
@@ -64,23 +78,42 @@ class AnswerTrainer(Trainer):
             collate_fn=self._collate,
         )
 
+    def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
+        """Make the optimiser, with new modules in groups of their own."""
+        made = self.optimizer is None
+        optimizer = super().create_optimizer(model)
+        if made and self._new_rate != 1.0:
+            new = {id(weight) for name, weight in self.model.named_parameters() if _WHOLE in name}
+            for group in list(optimizer.param_groups):
+                moved = [weight for weight in group["params"] if id(weight) in new]
+                if moved:
+                    group["params"] = [weight for weight in group["params"] if id(weight) not in new]
+                    rate = group["lr"] * self._new_rate
+                    optimizer.add_param_group({**group, "params": moved, "lr": rate})
+        return optimizer
+
     def training_step(
         self, model: torch.nn.Module, inputs: Step, num_items_in_batch: torch.Tensor | int | None = None
     ) -> torch.Tensor:
-        """Run a step forward and backward; return its loss per answer token.
+        """Run a step forward and backward; return its loss: per answer token, and per row of the objective.
 
-        The sum over the answer tokens of all forwards of all processes is divided by their number, so that
-        neither the division into forwards nor the number of processes changes the gradient.
+        Sums over the answer tokens and over the rows of all forwards of all processes are divided by their
+        numbers, so that neither the division into forwards nor the number of processes changes the gradient.
         """
         model.train()
-        # Gradients are averaged over processes, while the count is that of all of them together.
-        scale = self.accelerator.num_processes / inputs["answers"]
+        # Gradients are averaged over processes, while the counts are those of all of them together.
+        processes = self.accelerator.num_processes
+        per_answer = (1.0 - self._weight) * processes / inputs["answers"]
+        per_row = self._weight * processes / inputs["rows"]
         total = torch.zeros((), device=self.args.device)
         last = inputs["batches"][-1]
         for batch in inputs["batches"]:
             # Processes may have different numbers of forwards; they exchange gradients once, in the last.
             with nullcontext() if batch is last else self.accelerator.no_sync(model):
-                loss = self._batching.loss(model, batch) * scale
+                answers, labels = self._batching.loss(model, batch)
+                loss = answers * per_answer
+                if labels is not None:
+                    loss = loss + labels * per_row
                 self.accelerator.backward(loss)
             total += loss.detach()
             self._new_tokens["computed_tokens"] += batch.tokens

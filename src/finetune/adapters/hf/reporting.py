@@ -48,11 +48,17 @@ class Reporting(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Advance; the state after the last step is a candidate for the best and must be evaluated."""
+        """Advance; the state after the last step is a candidate for the best and must be evaluated.
+
+        With each evaluation goes an entry of the loss, so that none is averaged over steps before and after
+        a checkpoint: a training that goes on from there could not write the same.
+        """
         if self._task is not None:
             self._task.advance()
         if state.global_step >= state.max_steps:
             control.should_evaluate = True
+        if control.should_evaluate:
+            control.should_log = True
 
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -83,10 +89,12 @@ class Reporting(TrainerCallback):
                 remedy="lower it, or set training.bf16: false; `finetune train --resume` goes on from the "
                 "last checkpoint only with the same settings",
             )
-        if "eval_log_loss" in logs:
-            metrics = {k.removeprefix("eval_"): v for k, v in logs.items() if k.startswith("eval_")}
+        metrics = {k.removeprefix("eval_"): v for k, v in logs.items() if k.startswith("eval_")}
+        if metrics:
             self._log.append("evaluation", {**values, **metrics})
-            self._describe(f"validation log loss {metrics['log_loss']:.3f}")
+            watched = args.metric_for_best_model.removeprefix("eval_")
+            if watched in metrics:
+                self._describe(f"validation {watched.replace('_', ' ')} {metrics[watched]:.3f}")
         elif "loss" in logs:
             self._log.append("training", {**values, **{k: logs[k] for k in _TRAINING_KEYS if k in logs}})
             self._describe(f"loss {logs['loss']:.3f}")

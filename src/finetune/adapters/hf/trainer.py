@@ -11,10 +11,13 @@ from finetune.adapters.hf.batches import LengthGroupedSampler
 from finetune.adapters.hf.checks import check_fits, open_scorer
 from finetune.adapters.hf.encoder import HfEncoder
 from finetune.adapters.hf.estimate import estimate_size
+from finetune.adapters.hf.label_loss import LabelLoss
 from finetune.adapters.hf.loading import ResolveModel, load_base, load_tokenizer, quiet
+from finetune.adapters.hf.objectives import choose_objective
 from finetune.adapters.hf.training_plan import plan_training
 from finetune.adapters.hf.tuning import Setting, Tunable, tune
 from finetune.adapters.hf.validation import ValidationMetrics
+from finetune.application.balance import balance_rows
 from finetune.application.config import ProjectConfig
 from finetune.application.ports import (
     EncodedExample,
@@ -24,6 +27,7 @@ from finetune.application.ports import (
     TrainingJob,
     TrainingOutcome,
 )
+from finetune.application.training_metrics import measures_of
 
 
 class HfTrainer:
@@ -56,8 +60,12 @@ class HfTrainer:
         set_seed(settings.seed)
         tokenizer = load_tokenizer(job.config, self._resolve)
         encoder = HfEncoder(tokenizer, job.labels, job.prompt, settings.max_length)
+        balance = balance_rows(job)
         with progress.task("encoding rows", len(job.train)) as task:
-            rows = [_advanced(task, encoder.encode(example)) for example in job.train]
+            rows = [
+                _advanced(task, encoder.encode(example))._replace(weight=weight)
+                for example, weight in zip(job.train, balance.weights, strict=True)
+            ]
         model, targets = self._wrap(job.config, setting.precision)
         counts = assert_adapted(model, targets)
         say_adapted(progress, setting.precision, counts, job.config)
@@ -65,7 +73,9 @@ class HfTrainer:
         check_fits(model, encoder)
         scorer = open_scorer(model, encoder, job.config.prediction)
         lengths = [len(row.ids) for row in rows]
-        order = LengthGroupedSampler(lengths, rows_per_step(setting.arguments), settings.seed)
+        order = LengthGroupedSampler(lengths, rows_per_step(setting.arguments), settings.seed, balance.shares)
+        weight, objective = choose_objective(job)
+        labels = LabelLoss(encoder.label_paths, objective) if weight else None
         plan = plan_training(
             model,
             rows,
@@ -75,6 +85,7 @@ class HfTrainer:
             begun=setting.begun,
             pad_id=encoder.pad_id,
             world=setting.arguments.world_size,
+            labels=labels,
         )
         return Tunable(
             model,
@@ -83,8 +94,17 @@ class HfTrainer:
             plan.batching,
             plan.path,
             plan.tree_tokens,
-            ValidationMetrics(scorer, encoder, job.labels, job.validation, settings.json_samples),
+            ValidationMetrics(
+                scorer,
+                encoder,
+                job.labels,
+                job.validation,
+                settings.json_samples,
+                measures_of(job.config),
+            ),
             counts,
+            weight=weight,
+            labels=labels,
         )
 
     def _wrap(self, config: ProjectConfig, precision: str) -> tuple[PeftModel, list[str]]:

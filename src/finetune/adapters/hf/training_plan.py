@@ -9,6 +9,7 @@ from transformers import PreTrainedModel
 
 from finetune.adapters.hf.batches import Batching, LengthGroupedSampler, PaddedBatches
 from finetune.adapters.hf.checkpoints import BegunTraining
+from finetune.adapters.hf.label_loss import LabelLoss
 from finetune.adapters.hf.row_attention import attends_in_rows
 from finetune.adapters.hf.tree_budget import COPIES_SHARE, MASK_SHARE
 from finetune.adapters.hf.tree_gate import TreeChoice
@@ -46,6 +47,7 @@ def plan_training(
     begun: BegunTraining | None,
     pad_id: int,
     world: int,
+    labels: LabelLoss | None = None,
 ) -> TrainingPlan:
     """Plan a training.
 
@@ -65,6 +67,8 @@ def plan_training(
         The token that fills up padded batches.
     world
         The number of processes.
+    labels
+        An objective over the labels, whose tokens are then run too.
 
     Raises
     ------
@@ -74,25 +78,25 @@ def plan_training(
     size = settings.per_device_batch_size
     path = choose_training_path(allowed, settings, begun)
     if path.path == "tree":
-        longest = max(len(row.ids) for row in rows)
+        longest = max(len(row.ids) for row in rows) + (0 if labels is None else labels.added)
         steps = [[rows[i] for i in step[::world]] for step in order.first_steps(_SAMPLE)]
         lengths = {"longest": longest, "shared": common_start(rows)}
         kept = kept_in_training(settings)
         in_rows = attends_in_rows(model)
         budget = choose_tree_tokens(model, settings, **lengths, in_rows=in_rows)
-        work = compare_work(model, steps, budget, size, in_rows=in_rows, kept=kept)
+        work = compare_work(model, steps, budget, size, in_rows=in_rows, kept=kept, labels=labels)
         if settings.tree_tokens == "auto" and (
             work.mask_share > MASK_SHARE or work.copies_share > COPIES_SHARE
         ):
             # Rows that branch late, or many that are nearly all trunk.
             budget = min(budget, choose_tree_tokens(model, settings, **lengths, in_rows=False))
-            work = compare_work(model, steps, budget, size, in_rows=in_rows, kept=kept)
+            work = compare_work(model, steps, budget, size, in_rows=in_rows, kept=kept, labels=labels)
         ratio = work.operations
         if settings.token_tree is True or ratio < 1.0:
-            return TrainingPlan(path, budget, TreeBatches(budget))
+            return TrainingPlan(path, budget, TreeBatches(budget, labels))
         reason = f"Batches are padded: as token trees these rows would take {ratio:.2f} times the operations."
         path = TreeChoice("padded", reason, path.difference)
-    return TrainingPlan(path, None, PaddedBatches(model, size, pad_id))
+    return TrainingPlan(path, None, PaddedBatches(model, size, pad_id, labels))
 
 
 def choose_training_path(

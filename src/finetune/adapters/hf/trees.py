@@ -58,12 +58,34 @@ def tree_loss(model: nn.Module, tree: TokenTree, targets: Targets) -> torch.Tens
         A float32 scalar, with gradients.  It is a sum: divide it by the target tokens of the whole step.
         Equal to that of a padded batch for dropout 0; with dropout, shared tokens share one draw.
     """
-    predicting, rows = np.unique(tree.parents[targets.nodes], return_inverse=True)
+    return weighted_loss(tree_edges(model, tree, targets.nodes), targets)
+
+
+def tree_edges(model: nn.Module, tree: TokenTree, nodes: IntArray) -> torch.Tensor:
+    """Run a whole tree in one forward and return the log-probabilities of tokens, given those before them.
+
+    Parameters
+    ----------
+    model, tree
+        As for :func:`tree_logits`.
+    nodes
+        ``(M,)``, none of them a root.
+
+    Returns
+    -------
+    torch.Tensor
+        ``(M,)`` float32, with gradients.
+    """
+    predicting, rows = np.unique(tree.parents[nodes], return_inverse=True)
     log_probabilities = torch.log_softmax(tree_logits(model, tree, predicting).float(), dim=-1)
     device = log_probabilities.device
-    tokens = torch.from_numpy(tree.ids[targets.nodes]).to(device)
-    edges = log_probabilities[torch.from_numpy(rows).to(device), tokens]
-    return -(edges * torch.from_numpy(targets.counts).to(device)).sum()
+    tokens = torch.from_numpy(tree.ids[nodes]).to(device)
+    return log_probabilities[torch.from_numpy(rows).to(device), tokens]
+
+
+def weighted_loss(edges: torch.Tensor, targets: Targets) -> torch.Tensor:
+    """Return the cross-entropy of target tokens from their log-probabilities, as often as they count."""
+    return -(edges * torch.from_numpy(targets.counts).to(edges.device, edges.dtype)).sum()
 
 
 class Extension(NamedTuple):

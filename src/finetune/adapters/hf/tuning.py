@@ -12,14 +12,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from peft import PeftModel
-from transformers import EarlyStoppingCallback, PrinterCallback, TrainerState, TrainingArguments
+from transformers import PrinterCallback, TrainerState, TrainingArguments
 
 from finetune.adapters.hf.arguments import training_arguments
 from finetune.adapters.hf.batches import Batching, LengthGroupedSampler
-from finetune.adapters.hf.checkpoints import BegunTraining, had_stopped_early, latest_checkpoint, step_of
+from finetune.adapters.hf.checkpoints import BegunTraining, latest_checkpoint, step_of
+from finetune.adapters.hf.label_loss import LabelLoss
 from finetune.adapters.hf.loading import choose_precision
+from finetune.adapters.hf.monitor import CalibrationMonitor
 from finetune.adapters.hf.objective import AnswerTrainer, Evaluation, counted_tokens
 from finetune.adapters.hf.reporting import Reporting, Silence
+from finetune.adapters.hf.stopping import MetricPatience, had_stopped_early
+from finetune.adapters.hf.tracking import check_trackers, open_tensorboard, trackers_in
 from finetune.adapters.hf.tree_gate import TreeChoice
 from finetune.application.ports import (
     BEGUN,
@@ -66,6 +70,11 @@ class Tunable(NamedTuple):
         Measures the model on the validation rows.
     adapted
         Adapted modules by name.
+    weight, labels
+        The share of the loss that an objective over the labels has, and that objective where padded forwards
+        run its tokens apart.
+    new_rate
+        Learning rate of modules that are trained whole, relative to that of the adapter.
     """
 
     model: PeftModel
@@ -76,6 +85,9 @@ class Tunable(NamedTuple):
     tree_tokens: int | None
     evaluation: Evaluation
     adapted: dict[str, int]
+    weight: float = 0.0
+    labels: LabelLoss | None = None
+    new_rate: float = 1.0
 
 
 def tune(
@@ -96,9 +108,12 @@ def tune(
         The model, its target modules or the batch do not fit the configuration.
     IntegrityError
         The model's files are damaged, or a checkpoint that is needed is gone.
+    MissingExtra
+        A tracker that ``training.report_to`` names is not installed.
     """
     began = time.monotonic()
     settings = job.config.training
+    check_trackers(settings.report_to)
     checkpoints = job.folder / CHECKPOINTS
     precision = choose_precision(settings.bf16)
     arguments = training_arguments(job, checkpoints, precision)
@@ -129,30 +144,39 @@ def tune(
         log.append("resumed" if resume_from else "started", {**how, **first})
     if resume_from is not None:
         progress.say(f"going on from step {step_of(resume_from)}")
-    trainer = AnswerTrainer(
-        evaluation=tunable.evaluation,
-        order=tunable.order,
-        batching=tunable.batching,
-        forward_rows=settings.per_device_batch_size,
-        model=model,
-        args=arguments,
-        train_dataset=tunable.rows,
-    )
-    trainer.remove_callback(PrinterCallback)
-    stopping = settings.early_stopping
-    if stopping.enabled:
-        trainer.add_callback(EarlyStoppingCallback(stopping.patience, stopping.min_delta))
     reporting = Reporting(log, progress, job.folder / BEGUN, {"identity": job.identity, "machine": machine})
-    trainer.add_callback(reporting)
-    if resume_from and stopping.enabled and had_stopped_early(resume_from, stopping.patience):
-        state = TrainerState.load_from_json(str(resume_from / "trainer_state.json"))
-        model.load_adapter(str(checkpoints / f"checkpoint-{state.best_global_step}"), "default")
-    else:
-        try:
-            trainer.train(resume_from_checkpoint=None if resume_from is None else str(resume_from))
-        finally:
-            reporting.close()
-        state = trainer.state
+    callbacks = [MetricPatience.configured(settings.early_stopping), reporting]
+    if job.config.calibration_monitoring.enabled:
+        callbacks.append(CalibrationMonitor(job.config.calibration_monitoring, log, progress))
+    with trackers_in(job.folder, settings.report_to, name=job.config.name, main=main):
+        trainer = AnswerTrainer(
+            evaluation=tunable.evaluation,
+            order=tunable.order,
+            batching=tunable.batching,
+            forward_rows=settings.per_device_batch_size,
+            labels=tunable.labels,
+            weight=tunable.weight,
+            new_rate=tunable.new_rate,
+            model=model,
+            args=arguments,
+            train_dataset=tunable.rows,
+            callbacks=callbacks,
+        )
+        trainer.remove_callback(PrinterCallback)
+        if resume_from and had_stopped_early(resume_from, settings.early_stopping):
+            state = TrainerState.load_from_json(str(resume_from / "trainer_state.json"))
+            model.load_adapter(str(checkpoints / f"checkpoint-{state.best_global_step}"), "default")
+        else:
+            if main and "tensorboard" in settings.report_to:
+                trainer.add_callback(open_tensorboard(step_of(resume_from)))
+            try:
+                trainer.train(resume_from_checkpoint=None if resume_from is None else str(resume_from))
+            finally:
+                reporting.close()
+            state = trainer.state
+    best_step = int(state.best_global_step or state.global_step)
+    if state.best_global_step is None:
+        progress.say(f"no evaluation measured {settings.early_stopping.metric}: the last adapter is kept")
     if main:
         _save_adapter(model, job.folder)
     trainer.accelerator.wait_for_everyone()
@@ -165,8 +189,8 @@ def tune(
     return TrainingOutcome(
         steps=state.global_step,
         epochs=float(state.epoch or 0.0),
-        best_step=int(state.best_global_step or state.global_step),
-        best=_metrics_at(state, state.best_global_step),
+        best_step=best_step,
+        best=_metrics_at(state, best_step),
         first=first,
         stopped_early=state.global_step < state.max_steps,
         trainable_parameters=trainable,
@@ -184,7 +208,7 @@ def tune(
     )
 
 
-def _metrics_at(state: TrainerState, step: int | None) -> dict[str, float]:
+def _metrics_at(state: TrainerState, step: int) -> dict[str, float]:
     entry = next((e for e in state.log_history if e["step"] == step and "eval_log_loss" in e), {})
     return {k.removeprefix("eval_"): float(v) for k, v in entry.items() if k.startswith("eval_")}
 

@@ -10,7 +10,7 @@ import torch.distributed as dist
 from finetune.adapters.hf.encoder import HfEncoder
 from finetune.adapters.hf.scorer import CausalLabelScorer
 from finetune.application.ports import LabelScorer
-from finetune.application.training_metrics import measure_validation
+from finetune.application.training_metrics import Measures, measure_validation
 from finetune.domain.checks import FloatArray
 from finetune.domain.examples import Example
 from finetune.domain.labels import LabelSet
@@ -30,6 +30,8 @@ class ValidationMetrics:
         Labelled examples.
     json_samples
         How many answers are generated freely to see whether they are valid JSON; 0 measures nothing.
+    measures
+        What is measured of label probabilities.
     """
 
     def __init__(
@@ -39,6 +41,7 @@ class ValidationMetrics:
         labels: LabelSet,
         rows: Sequence[Example],
         json_samples: int,
+        measures: Measures = measure_validation,
     ) -> None:
         self._scorer = scorer
         self._encoder = encoder
@@ -46,12 +49,13 @@ class ValidationMetrics:
         self._rows = rows
         self._samples = rows[:json_samples]
         self._truth = np.array([labels.index(str(row.label)) for row in rows])
+        self._measures = measures
         # Room for the longest label, the skeleton, and a rationale of one or two sentences.
         wanted = max(len(path) for path in encoder.label_paths) + 80
         self._answer_room = min(wanted, encoder.spare_tokens)
 
     def __call__(self) -> Mapping[str, float]:
-        """Return log_loss, accuracy, ece, mce, brier and json_validity (the last where sampled)."""
+        """Return what is measured of label probabilities, and json_validity where it is sampled."""
         engine = self._scorer.engine
         # The weights are others than the last time.
         engine.forget()
@@ -59,7 +63,7 @@ class ValidationMetrics:
             return self._measure()
 
     def _measure(self) -> dict[str, float]:
-        metrics = measure_validation(score_shared(self._scorer, self._rows), self._truth)
+        metrics = self._measures(score_shared(self._scorer, self._rows), self._truth)
         if self._samples:
             metrics["json_validity"] = self._json_validity()
         return metrics

@@ -26,7 +26,7 @@ from finetune.application.ports import (
     TrainingJob,
     TrainingOutcome,
 )
-from finetune.application.training_metrics import measure_validation
+from finetune.application.training_metrics import measures_of
 from finetune.domain.errors import IntegrityError, InvalidInput
 from finetune.domain.labels import LabelSet
 from finetune.domain.prompts import PromptFormat, shorten_text
@@ -84,7 +84,7 @@ class RemoteTrainer:
         with progress.task("scoring the validation rows", len(job.validation)) as task:
             scores = scorer.score([row.text for row in job.validation], task)
         truth = np.array([job.labels.index(str(row.label)) for row in job.validation], dtype=np.int64)
-        found = measure_validation(scores.log_probabilities, truth)
+        found = measures_of(job.config)(scores.log_probabilities, truth)
         log.append("started", {"step": 0, **found})
         log.append("evaluation", {"step": 0, **found})
         folder = job.folder / "adapter"

@@ -45,7 +45,7 @@ class ArtifactStore(Protocol):
         """Hash one file, or all files of a folder in the order of their names."""
 
     def seal(self, facts: Mapping[str, Any]) -> None:
-        """Write ``manifest.json``: facts, and the SHA-256 of every file but the log and checkpoints."""
+        """Write ``manifest.json``: facts, and the SHA-256 of every file but logs and checkpoints."""
 
     def verify(self, *names: str) -> None:
         """Raise :class:`IntegrityError` where a named file differs from the manifest."""

@@ -18,11 +18,18 @@ from finetune.domain.prompts import PromptFormat
 
 
 class EncodedExample(NamedTuple):
-    """One prompt with its answer as token ids; the loss counts ``ids[answer_start:]`` only."""
+    """One prompt with its answer as token ids; the loss counts ``ids[answer_start:]`` only.
+
+    ``label`` is the index of the right outcome, whose tokens begin at ``label_start``; ``weight`` is what the
+    row counts in the loss.
+    """
 
     ids: tuple[int, ...]
     answer_start: int
     removed_chars: int
+    label_start: int = 0
+    label: int = 0
+    weight: float = 1.0
 
 
 class PromptEncoder(Protocol):

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from finetune.application.config import ProjectConfig
 from finetune.application.ports.progress import Progress
+from finetune.domain.checks import FloatArray
 from finetune.domain.examples import Example
 from finetune.domain.labels import LabelSet
 from finetune.domain.prompts import PromptFormat
@@ -27,6 +28,11 @@ class TrainingJob:
     identity: Mapping[str, Any]
     """What must be the same for a training to be resumed; JSON-able."""
     resume: bool
+    costs: FloatArray | None = None
+    """``(K, K)`` over ``labels.outcomes``: cost of deciding the column when the row is true.
+
+    None where the objective does not look at costs.
+    """
 
 
 @dataclass(frozen=True)
@@ -78,6 +84,9 @@ class LogOpener(Protocol):
 CHECKPOINTS = "checkpoints"
 """Folder of a run in which an unfinished training keeps what it needs to go on."""
 
+TRACKING = "tracking"
+"""Folder of a run in which TensorBoard and the like keep what they were sent; nothing else reads it."""
+
 BEGUN = f"{CHECKPOINTS}/job.json"
 """Which training it is; there as soon as something would be lost."""
 
@@ -86,7 +95,8 @@ class Trainer(Protocol):
     """Tunes an adapter.
 
     While it works it writes into ``checkpoints/`` of the run folder only: with the first checkpoint, and not
-    before, ``job.json`` with the job's identity.  The folder is left for the caller to remove.
+    before, ``job.json`` with the job's identity.  The folder is left for the caller to remove.  What
+    ``training.report_to`` asks for goes to ``tracking/``.
     """
 
     def train(self, job: TrainingJob, log: MetricsLog, progress: Progress) -> TrainingOutcome:

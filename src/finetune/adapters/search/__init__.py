@@ -1,0 +1,1 @@
+"""The search of ``finetune sweep``, by Optuna."""
