@@ -221,6 +221,10 @@ CONFIG_MEANINGS = {
         "classifier by the nearest mean; or at random numbers."
     ),
     "encoder.head_rate": "Learning rate of the head, relative to `training.learning_rate`.",
+    "encoder.consistency": (
+        "Weight of R-Drop: each text is run twice, and what two draws of dropout make of it shall agree. "
+        "Training takes twice as long; 0: off."
+    ),
     "remote.url": "Address of the server, without the path of an endpoint.",
     "remote.model": "Name of the model there; null: the first that the server lists.",
     "remote.protocol": "How it is asked; `auto`: the first way that works. See [backends](backends.md).",

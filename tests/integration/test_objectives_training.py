@@ -10,10 +10,11 @@ import torch
 from tests.integration import test_backends, test_hf_training
 from tests.integration.test_hf_training import LABELS, PROMPT, ROWS, Log
 from tests.tiny_models import save_tiny, save_tiny_encoder
+from torch.nn.functional import kl_div
 
 from finetune.adapters.hf.classifier_model import ClassifiedText, load_classifier, load_text_encoder
 from finetune.adapters.hf.classifier_trainer import ClassifierBatches, ClassifierTrainer
-from finetune.adapters.hf.objectives import abstention_loss
+from finetune.adapters.hf.objectives import abstention_loss, cross_entropy_loss
 from finetune.adapters.hf.reporting import Silence
 from finetune.adapters.hf.trainer import HfTrainer
 from finetune.application.config import ProjectConfig
@@ -118,6 +119,36 @@ def test_the_objective_of_an_encoder_is_that_of_its_probabilities(tiny_encoder, 
     labels = np.array([row.label for row in rows])
     assert found.answers.item() == pytest.approx(-(expected[np.arange(3), labels] * weights).sum(), rel=1e-5)
     assert found.labels.item() == pytest.approx((reference(expected, labels) * weights).sum(), rel=1e-5)
+
+
+def test_two_draws_of_dropout_are_drawn_together(tiny_encoder, tmp_path):
+    config = test_backends.configure(tmp_path, "encoder", tiny_encoder)
+    torch.manual_seed(0)
+    model = load_classifier(config, lambda name: name, 4, "fp32")
+    encoder = load_text_encoder(config, lambda name: name, 64)
+    rows = [
+        ClassifiedText(tuple(encoder.ids(row.text)[0]), 0, 0, LABELS.index(row.label)) for row in ROWS[:8]
+    ]
+    plain, once, twice = (
+        ClassifierBatches(encoder, 8, torch.device("cpu"), cross_entropy_loss, weight)
+        for weight in (0.0, 1e-9, 1.0)
+    )
+    (batch,) = plain.divide(rows)
+    # Without dropout both draws are the same.
+    assert twice.loss(model, batch).labels.item() == pytest.approx(plain.loss(model, batch).labels.item())
+    model.train()
+    losses = []
+    for batching in (once, twice):
+        torch.manual_seed(1)
+        losses.append(batching.loss(model, batch).labels.item())
+    torch.manual_seed(1)
+    with torch.inference_mode():
+        one, other = (torch.log_softmax(model(**batch.inputs._asdict()), -1) for _ in range(2))
+    apart = kl_div(one, other, log_target=True, reduction="sum") + kl_div(
+        other, one, log_target=True, reduction="sum"
+    )
+    assert losses[1] - losses[0] == pytest.approx(apart.item() / 2, rel=1e-3)
+    assert apart > 0
 
 
 @pytest.mark.parametrize("balance", [{"class_weights": "balanced"}, {"sampling": "balanced"}])

@@ -19,7 +19,8 @@ from typer.testing import CliRunner
 from finetune.cli.main import app
 from finetune.container import Container
 
-SEARCH = "--trials 2 --learning-rate 1e-3:1e-2 --rank 2,4 --objective cross_entropy,focal".split()
+SPACE = "--learning-rate 1e-3:1e-2 --rank 2,4 --objective cross_entropy,focal"
+SEARCH = ("--trials", "2", *SPACE.split())
 WEIGHTS = "adapter/adapter_model.safetensors"
 
 

@@ -17,6 +17,7 @@ class EncoderConfig(Section):
     pooling: Literal["mean", "cls"] = "mean"
     head_start: Literal["prototypes", "random"] = "prototypes"
     head_rate: float = Field(5.0, gt=0.0, le=100.0)
+    consistency: float = Field(0.0, ge=0.0, le=100.0)
 
 
 class RemoteConfig(Section):
