@@ -96,7 +96,7 @@ def main() -> None:
             what=task.what,
             settings=f"r = {options.rank}, learning rate {options.learning_rate:g}, {options.epochs:g} "
             f"epochs of batches of {options.batch}, mean pooling, "
-            f"label smoothing {options.label_smoothing:g}",
+            f"label smoothing {options.label_smoothing:g}, consistency {options.consistency:g}",
             names=" | ".join(found),
             rules=" | ".join(["---:"] * len(found)),
             rows="\n".join(f"| {key} | {' | '.join(values)} |" for key, values in rows.items()),
@@ -128,6 +128,7 @@ def measure(
         },
         # The baseline has no objective to choose.
         "objective": {"label_smoothing": options.label_smoothing if backend == "encoder" else 0.0},
+        "encoder": {"consistency": options.consistency},
         "lora": {"r": options.rank, "alpha": 2.0 * options.rank, "dropout": 0.1},
         "training": {
             "learning_rate": options.learning_rate,
@@ -231,6 +232,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--label-smoothing", type=float, default=0.0)
+    parser.add_argument("--consistency", type=float, default=0.0)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--write", type=Path, help="a Markdown file for the sections")
     return parser.parse_args()
