@@ -93,10 +93,12 @@ def main() -> None:
             # Where the data lie is nobody's business but this machine's.
             command=command().replace(str(options.data), "DATA"),
             machine=machine(PACKAGES),
-            what=task.what,
+            what=f"NOT TEST ROWS: {options.held_out:.0%} held out. " * bool(options.held_out) + task.what,
             settings=f"r = {options.rank}, learning rate {options.learning_rate:g}, {options.epochs:g} "
             f"epochs of batches of {options.batch}, mean pooling, "
-            f"label smoothing {options.label_smoothing:g}, consistency {options.consistency:g}",
+            f"label smoothing {options.label_smoothing:g}, "
+            f"head from {options.head_start} at {options.head_rate:g} times the rate, "
+            f"consistency {options.consistency:g}",
             names=" | ".join(found),
             rules=" | ".join(["---:"] * len(found)),
             rows="\n".join(f"| {key} | {' | '.join(values)} |" for key, values in rows.items()),
@@ -116,6 +118,12 @@ def measure(
         json.dumps({"version": 1, "task": task.title, "labels": [{"name": label} for label in labels]})
     )
     files = [{"path": str(data / name), "split": split} for name, split in task.files.items()]
+    shares = task.split
+    if options.held_out:
+        # Of what no file pins: for CLINC150 the official validation rows.
+        files = [file for file in files if file["split"] != "test"]
+        shares = {name: share * (1 - options.held_out) for name, share in task.split.items()}
+        shares["test"] = options.held_out
     settings = {
         "name": "run",
         "backend": backend,
@@ -123,12 +131,16 @@ def measure(
         "data": {
             "files": files,
             "columns": {"id": None, "label": task.label, "rationale": None},
-            "split": task.split,
+            "split": shares,
             "near_duplicate_threshold": None,
         },
         # The baseline has no objective to choose.
         "objective": {"label_smoothing": options.label_smoothing if backend == "encoder" else 0.0},
-        "encoder": {"consistency": options.consistency},
+        "encoder": {
+            "head_start": options.head_start,
+            "head_rate": options.head_rate,
+            "consistency": options.consistency,
+        },
         "lora": {"r": options.rank, "alpha": 2.0 * options.rank, "dropout": 0.1},
         "training": {
             "learning_rate": options.learning_rate,
@@ -157,7 +169,7 @@ def measure(
     run = folder / "artifacts" / "runs" / "run"
     trained, evaluation = (_read(run / name) for name in ("training_metrics.json", "evaluation.json"))
     shown = show(trained, evaluation)
-    if task.foreign is not None:
+    if task.foreign is not None and not options.held_out:
         records = []
         for name in ("test.csv", task.foreign):
             call("predict", "--input", str(data / name), "--output", f"{name}.jsonl")
@@ -232,8 +244,16 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--label-smoothing", type=float, default=0.0)
+    parser.add_argument("--head-start", choices=("random", "prototypes"), default="random")
+    parser.add_argument("--head-rate", type=float, default=1.0)
     parser.add_argument("--consistency", type=float, default=0.0)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument(
+        "--held-out",
+        type=float,
+        default=0.0,
+        help="measure on this share of the rows instead of the test rows: to choose settings by",
+    )
     parser.add_argument("--write", type=Path, help="a Markdown file for the sections")
     return parser.parse_args()
 

@@ -54,8 +54,7 @@ def configure(
             "data": {"files": ["a.csv"]},
             "artifacts": str(folder),
             "prompt": {"list_labels": False},
-            # From prototypes a model that knows no words has nothing left to learn in a few steps.
-            "encoder": {"model_id": str(encoder), "head_start": "random", "head_rate": 1.0},
+            "encoder": {"model_id": str(encoder)},
             "baseline": {"features": 4096, "inverse_regularisation": [1.0, 10.0]},
             "training": settings,
             "prediction": {"batch_size": 4},

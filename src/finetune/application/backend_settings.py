@@ -15,8 +15,8 @@ class EncoderConfig(Section):
     model_id: str = Field("minilm", min_length=1)
     revision: str | None = None
     pooling: Literal["mean", "cls"] = "mean"
-    head_start: Literal["prototypes", "random"] = "prototypes"
-    head_rate: float = Field(5.0, gt=0.0, le=100.0)
+    head_start: Literal["random", "prototypes"] = "random"
+    head_rate: float = Field(1.0, gt=0.0, le=100.0)
     consistency: float = Field(0.0, ge=0.0, le=100.0)
 
 
