@@ -98,7 +98,7 @@ def cells(
 
 
 def settings_of(cell: Cell) -> dict[str, Any]:
-    """Return what the configuration of a cell says, but for the length of its training."""
+    """Return what the configuration of a cell says."""
     task, objective = TASKS[cell.task].settings, OBJECTIVES[cell.objective]
     training = {
         **task["training"],
@@ -132,9 +132,6 @@ def run(cell: Cell, data: Path) -> dict[str, Any]:
         scores = {part: _known(rows, part) for part in rows.parts}
     else:
         settings = settings_of(cell)
-        # As many steps, however few rows.
-        epochs = settings["training"]["epochs"] * len(clean.parts["train"]) / len(rows.parts["train"])
-        settings["training"]["epochs"] = epochs
         with tempfile.TemporaryDirectory() as folder:
             scorer, kept = train(settings, rows, Path(folder))
             scores = {
@@ -143,7 +140,7 @@ def run(cell: Cell, data: Path) -> dict[str, Any]:
             }
             if rows.foreign:
                 scores["foreign"] = scorer.score(rows.foreign)
-        best_epoch = round(kept * epochs, 2)
+        best_epoch = round(kept * settings["training"]["epochs"], 2)
     outcomes = rows.labels.label_set().outcomes
     validation, calibration, test = (
         _scored(rows.parts[part], scores[part], outcomes) for part in ("validation", "calibration", "test")

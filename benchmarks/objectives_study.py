@@ -53,8 +53,8 @@ leave out 0 by chance.
   that choose the epoch and the map, while a promise needs some hundred rows that somebody checked.
   "{checked}" is the map that checked labels of the validation rows would give.
 - **{imbalance_name}.** Training rows are left out until label frequencies fall geometrically, by a factor
-  of {imbalance:g} from the most to the least frequent, and training takes as many steps as before. All
-  other rows stay: training and use differ in how frequent labels are, which a map may mend.
+  of {imbalance:g} from the most to the least frequent. All other rows stay: training and use differ in how
+  frequent labels are, which a map may mend.
 - **Objectives.** Their options are the defaults but where named. On the encoder, expected cost and conformal
   training have half of the loss and all others the whole. On the demo, plain cross-entropy is the loss of
   all answer tokens, rationale included; the others have half of the loss, "{label_name}" among them, which
