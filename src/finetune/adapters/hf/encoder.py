@@ -54,6 +54,7 @@ class HfEncoder:
         self, tokenizer: PreTrainedTokenizerBase, labels: LabelSet, prompt: PromptFormat, max_length: int
     ) -> None:
         self.tokenizer = tokenizer
+        self._labels = labels
         self.outcomes = labels.outcomes
         self.max_length = max_length
         self._prompt = prompt
@@ -80,8 +81,6 @@ class HfEncoder:
                 remedy="raise it, or shorten the instructions (prompt.descriptions: false, "
                 "prompt.list_labels: false)",
             )
-
-    # Prompts ------------------------------------------------------------------------------------
 
     def prompt_text(self, text: str) -> str:
         """Return the whole prompt for a text, up to where the answer begins."""
@@ -123,9 +122,8 @@ class HfEncoder:
                 seen=self.tokens(ids[start - 1 : start + 2]),
                 remedy="use a chat template whose generation prompt ends with a special token or a new line",
             )
-        return EncodedExample(
-            tuple(ids), start, removed, start + self._head_length, self.outcomes.index(example.label)
-        )
+        label = self._labels.index(example.label)
+        return EncodedExample(tuple(ids), start, removed, start + self._head_length, label)
 
     def tokens(self, ids: Sequence[int]) -> list[str]:
         """Return the readable text of each token."""
@@ -143,8 +141,6 @@ class HfEncoder:
             self.end_id,
         ]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
-
-    # Parts --------------------------------------------------------------------------------------
 
     def _messages(self, text: str) -> list[dict[str, str]]:
         messages = self._prompt.messages(text)
