@@ -279,7 +279,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
     parser.add_argument("--conditions", nargs="+", choices=CONDITIONS, default=list(CONDITIONS))
     parser.add_argument("--objectives", nargs="+", choices=OBJECTIVES, default=list(OBJECTIVES))
-    parser.add_argument("--seeds", type=int, default=SEEDS)
+    parser.add_argument("--seeds", type=int, default=SEEDS, help="so many, from 0 on")
     parser.add_argument("--jobs", type=int, default=2, help="cells at a time, with one thread each")
     parser.add_argument("--cell", type=parse_cell, help="train this one here: task/condition/objective/seed")
     parser.add_argument("--write", type=Path, help="a Markdown file for the sections")
