@@ -220,12 +220,10 @@ def method(written: str, measured: str) -> str:
     tasks = []
     for task in TASKS.values():
         training, encoder = task.settings["training"], task.settings["backend"] == "encoder"
-        drawn = [
-            f"{count:,} for {part}" for draws in task.draws.values() for part, count in draws.items() if count
-        ]
+        drawn = [f"{count:,} for {part}" for draws in task.draws.values() for part, count in draws.items()]
         tasks.append(
             f"*{task.title}*: {'all-MiniLM-L6-v2 as an encoder' if encoder else 'the embedded model'}; "
-            f"{', '.join(drawn)}{' of each label, and all official test rows' if encoder else ''}; "
+            f"{', '.join(drawn)}{' of each label' if encoder else ''}; "
             f"r = {task.settings['lora']['r']}, learning rate {training['learning_rate']:g}, "
             f"{training['epochs']} epochs of batches of {training['per_device_batch_size']}."
         )

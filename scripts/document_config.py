@@ -144,9 +144,11 @@ CONFIG_MEANINGS = {
     "objective.weight": (
         "Share *w* of the objective: a step's loss is (1 − *w*) times the loss of the answer, which is that "
         "of its tokens with the causal backend and the cross-entropy of the label with the encoder, plus *w* "
-        "times the objective. Less than 1 with the causal backend. Null: with the causal backend 0 for "
-        "`cross_entropy` without smoothing, which the answer's own loss holds, and else 0.5; with the "
-        "encoder 0.5 for `expected_cost` and `conformal`, and else 1."
+        "times the objective. Less than 1 with the causal backend, and 0 only for `cross_entropy` without "
+        "smoothing: the loss of the answer alone. Null: with the causal backend 0.5, but 0 for "
+        "`cross_entropy` without smoothing where there are more than 10 labels, because all of them are run "
+        "with each row (see [what objectives cost](objectives.md#what-monitoring-and-objectives-cost)); with "
+        "the encoder 0.5 for `expected_cost` and `conformal`, and else 1."
     ),
     "objective.label_smoothing": (
         "`cross_entropy` only: share of each target that is spread evenly over all labels."

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tests.fakes import FakeProgress
 from tests.integration import test_backends, test_hf_training
 from tests.integration.test_hf_training import LABELS, PROMPT, ROWS, Log
 from tests.tiny_models import save_tiny, save_tiny_encoder
@@ -23,7 +24,8 @@ from finetune.domain.objectives import abstention_loss as reference
 
 COSTS = 1.0 - np.eye(4)
 OBJECTIVES = {
-    "cross_entropy": {"objective": {"weight": 0.5}},
+    "answers": {"objective": {"weight": 0.0}},
+    "cross_entropy": {},
     "label_smoothing": {"objective": {"label_smoothing": 0.1}},
     "focal": {"objective": {"name": "focal"}},
     "abstention": {"abstention_loss": {"enabled": True}},
@@ -76,6 +78,27 @@ def test_trees_and_rectangles_train_alike(name, tiny, tmp_path):
     assert losses(logs[0]) == pytest.approx(losses(logs[1]), rel=2e-3, abs=1e-4)
 
 
+@pytest.mark.parametrize(("tree", "apart"), [(True, False), (False, True)])
+def test_few_labels_have_half_of_the_loss_unless_they_are_told_not_to(tree, apart, tiny, tmp_path):
+    found, said = [], []
+    for i, objective in enumerate(({}, {"weight": 0.5}, {"weight": 0.0})):
+        config = test_hf_training.configure(
+            tiny,
+            training={"max_steps": 2, "json_samples": 0, "token_tree": tree},
+            lora={"dropout": 0.0},
+            objective=objective,
+        )
+        log, progress = Log(), FakeProgress()
+        test_hf_training.train(config, tmp_path / str(i), log=log, progress=progress)
+        found.append(losses(log))
+        said.append([message for message in progress.said if "of the loss is" in message])
+    assert found[0] == found[1] != pytest.approx(found[2], rel=1e-3)
+    assert said[0] == said[1]
+    assert said[2] == []
+    assert "50% of the loss is cross entropy of the probabilities of all 4 outcomes" in said[0][0]
+    assert ("padded batches run apart" in said[0][0]) == apart
+
+
 def test_an_objective_is_what_makes_the_difference(tiny, tmp_path):
     found = []
     for name in ("cross_entropy", "focal"):
@@ -94,9 +117,8 @@ def test_an_objective_is_what_makes_the_difference(tiny, tmp_path):
 
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_an_encoder_learns_with_each_objective(name, tiny_encoder, tmp_path):
-    changes = {key: value for key, value in OBJECTIVES[name].items() if name != "cross_entropy"}
     config = test_backends.configure(tmp_path, "encoder", tiny_encoder, epochs=8)
-    config = ProjectConfig.model_validate({**config.model_dump(), **changes})
+    config = ProjectConfig.model_validate({**config.model_dump(), **OBJECTIVES[name]})
     outcome = train(config, tmp_path / "run", Log())
     assert outcome.best["accuracy"] > outcome.first["accuracy"]
 

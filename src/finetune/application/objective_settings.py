@@ -13,6 +13,8 @@ ObjectiveName = Literal["cross_entropy", "focal", "abstention", "expected_cost",
 # They have next to no gradient where the model is sure and wrong, so the label's cross-entropy stays.
 _NEED_CROSS_ENTROPY = ("expected_cost", "conformal")
 _SHARE = 0.5
+# All of them are run with each row: 77 can be several times as many tokens as all the rest.
+_MOST_LABELS = 10
 _WITHOUT_TRAINING_STEPS = ("baseline", "remote")
 
 
@@ -29,7 +31,7 @@ class ObjectiveConfig(Section):
     """What is asked of the label probabilities, beside the loss of the answer itself."""
 
     name: ObjectiveName = "cross_entropy"
-    weight: float | None = Field(None, gt=0.0, le=1.0)
+    weight: float | None = Field(None, ge=0.0, le=1.0)
     label_smoothing: float = Field(0.0, ge=0.0, lt=1.0)
     gamma: float = Field(2.0, ge=0.0, le=100.0)
     conformal: ConformalTraining = ConformalTraining()  # type: ignore[call-arg]
@@ -53,11 +55,24 @@ class ChosenObjective(NamedTuple):
         Which.
     weight
         Its share w of the loss of a step, (1 - w) times the loss of the answer plus w times the objective;
-        0: it is not computed.
+        0: it is not computed.  None: that depends on the number of labels.
     """
 
     name: ObjectiveName
-    weight: float
+    weight: float | None
+
+    def share(self, labels: int) -> float:
+        """Return the weight for a number of labels.
+
+        Examples
+        --------
+        >>> usual = ChosenObjective("cross_entropy", None)
+        >>> usual.share(6), usual.share(77)
+        (0.5, 0.0)
+        """
+        if self.weight is not None:
+            return self.weight
+        return _SHARE if labels <= _MOST_LABELS else 0.0
 
 
 def resolve_objective(
@@ -80,9 +95,10 @@ def resolve_objective(
 
     Notes
     -----
-    Where no weight is given, ``causal`` takes 0 for cross-entropy without smoothing, which the loss of the
-    answer holds already, and 0.5 for all others.  Elsewhere it is 1, but 0.5 for ``expected_cost`` and
-    ``conformal``, which have no gradient where a model is sure and wrong.
+    Where no weight is given, it is 0.5 for ``causal``; but cross-entropy without smoothing, which the loss of
+    the answer holds after a fashion, is left to it where there are more than 10 labels, for the time that all
+    of them take.  Elsewhere it is 1, but 0.5 for ``expected_cost`` and ``conformal``, which have no gradient
+    where a model is sure and wrong.
 
     Examples
     --------
@@ -105,6 +121,11 @@ def resolve_objective(
             "never be learnt"
         )
     plain = name == "cross_entropy" and not objective.label_smoothing
+    if objective.weight == 0.0 and not plain:
+        raise ValueError(
+            "objective.weight 0 leaves the objective out; give it a share of the loss, or set objective.name "
+            "to cross_entropy, without smoothing, and abstention_loss.enabled to false"
+        )
     if backend in _WITHOUT_TRAINING_STEPS:
         if not plain or objective.weight is not None:
             raise ValueError(
@@ -112,13 +133,14 @@ def resolve_objective(
                 "without weight or smoothing, and abstention_loss.enabled to false"
             )
         return ChosenObjective(name, 0.0)
+    usual: float | None
     if backend == "causal":
         if objective.weight == 1.0:
             raise ValueError(
                 "objective.weight must be less than 1 with the causal backend: nothing would teach the model "
                 "to write its answer"
             )
-        usual = 0.0 if plain else _SHARE
+        usual = None if plain else _SHARE
     else:
         usual = _SHARE if name in _NEED_CROSS_ENTROPY else 1.0
     return ChosenObjective(name, usual if objective.weight is None else objective.weight)

@@ -27,13 +27,14 @@ def config(backend: str = "causal", **sections):
 @pytest.mark.parametrize(
     ("objective", "causal", "encoder"),
     [
-        ({}, 0.0, 1.0),
+        ({}, None, 1.0),
         ({"label_smoothing": 0.1}, 0.5, 1.0),
         ({"name": "focal"}, 0.5, 1.0),
         ({"name": "abstention"}, 0.5, 1.0),
         ({"name": "expected_cost"}, 0.5, 0.5),
         ({"name": "conformal"}, 0.5, 0.5),
         ({"weight": 0.3}, 0.3, 0.3),
+        ({"weight": 0.0}, 0.0, 0.0),
         ({"name": "conformal", "weight": 0.9}, 0.9, 0.9),
     ],
 )
@@ -41,6 +42,27 @@ def test_the_share_of_an_objective(objective, causal, encoder):
     for backend, weight in (("causal", causal), ("encoder", encoder), ("someone_elses", encoder)):
         chosen = config(backend, objective=objective).chosen_objective
         assert chosen == (objective.get("name", "cross_entropy"), weight)
+
+
+def test_the_usual_cross_entropy_of_a_language_model_runs_few_labels_and_not_many():
+    usual = config().chosen_objective
+    assert [usual.share(labels) for labels in (2, 10, 11, 150)] == [0.5, 0.5, 0.0, 0.0]
+    assert config(objective={"name": "focal"}).chosen_objective.share(150) == 0.5
+    assert config(objective={"weight": 0.0}).chosen_objective.share(2) == 0.0
+    assert config(objective={"weight": 0.3}).chosen_objective.share(150) == 0.3
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {"objective": {"name": "focal", "weight": 0.0}},
+        {"objective": {"label_smoothing": 0.1, "weight": 0.0}},
+        {"objective": {"weight": 0.0}, "abstention_loss": {"enabled": True}},
+    ],
+)
+def test_an_objective_without_a_share_is_refused(sections):
+    with pytest.raises(ValidationError, match="weight 0 leaves the objective out"):
+        config(**sections)
 
 
 def test_an_encoder_may_be_trained_on_nothing_else():
@@ -106,7 +128,7 @@ def test_backends_without_training_steps_have_no_objective(backend, sections):
     "objective",
     [
         {"name": "hinge"},
-        {"weight": 0.0},
+        {"weight": -0.1},
         {"weight": 1.1},
         {"label_smoothing": 1.0},
         {"gamma": -1.0},

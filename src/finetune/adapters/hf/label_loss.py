@@ -113,7 +113,8 @@ class LabelLoss:
                     "the label of a row has other tokens than the label that is scored",
                     where="objective",
                     seen=list(row.ids[row.label_start : row.label_start + len(path)]),
-                    remedy="leave out the objective: this tokeniser writes a label in more than one way",
+                    remedy="set objective.name to cross_entropy and objective.weight to 0: this tokeniser "
+                    "writes a label in more than one way",
                 )
         return np.array([row.label for row in rows], dtype=np.int64)
 

@@ -54,10 +54,10 @@ def choose_objective(job: TrainingJob) -> WeightedObjective:
         It needs costs, and the job has none or all of them are 0.
     """
     config = job.config
-    name, weight = config.chosen_objective
+    chosen = config.chosen_objective
     options = config.objective
     losses: Objective
-    match name:
+    match chosen.name:
         case "cross_entropy":
             losses = partial(cross_entropy_loss, label_smoothing=options.label_smoothing)
         case "focal":
@@ -73,7 +73,7 @@ def choose_objective(job: TrainingJob) -> WeightedObjective:
             losses = partial(expected_cost_loss, costs=torch.from_numpy(costs))
         case "conformal":
             losses = partial(conformal_training_loss, **options.conformal.model_dump())
-    return WeightedObjective(weight, losses)
+    return WeightedObjective(chosen.share(len(job.labels.outcomes)), losses)
 
 
 def cross_entropy_loss(

@@ -87,6 +87,8 @@ class HfTrainer:
             world=setting.arguments.world_size,
             labels=labels,
         )
+        if labels is not None:
+            progress.say(_labels_sentence(job, weight, plan.path.path))
         return Tunable(
             model,
             rows,
@@ -127,3 +129,12 @@ class HfTrainer:
 def _advanced(task: ProgressTask, row: EncodedExample) -> EncodedExample:
     task.advance()
     return row
+
+
+def _labels_sentence(job: TrainingJob, weight: float, path: str) -> str:
+    """Say what part of the loss is of the labels, and where running them takes long."""
+    name, count = job.config.chosen_objective.name.replace("_", " "), len(job.labels.outcomes)
+    said = f"{weight:.0%} of the loss is {name} of the probabilities of all {count} outcomes"
+    if path == "tree":
+        return said
+    return f"{said}, which padded batches run apart; objective.weight: 0 leaves cross-entropy to the answer"
