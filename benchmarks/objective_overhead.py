@@ -34,7 +34,7 @@ SHAPES = {
 }
 ANSWER, BASELINE = "the answer's loss alone", "cross-entropy of the label"
 OBJECTIVES: dict[str, Mapping[str, Any]] = {
-    ANSWER: {},
+    ANSWER: {"weight": 0.0},
     BASELINE: {"name": "cross_entropy", "weight": WEIGHT},
     "label smoothing": {"name": "cross_entropy", "weight": WEIGHT, "label_smoothing": 0.05},
     "focal": {"name": "focal", "weight": WEIGHT},
