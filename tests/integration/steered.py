@@ -62,6 +62,9 @@ def follow(
 
 
 def steering(model: Path, *, threshold: float = 0.05, **training: Any) -> ProjectConfig:
-    """Return a configuration that follows the calibration error."""
+    """Return a configuration that follows the calibration error.
+
+    It learns by the loss of the answer alone, with which the cuts come in the middle of an epoch.
+    """
     watched = {"enabled": True, "adjustment_threshold": threshold}
-    return configure(model, training=training, calibration_monitoring=watched)
+    return configure(model, training=training, calibration_monitoring=watched, objective={"weight": 0.0})

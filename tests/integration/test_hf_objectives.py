@@ -206,7 +206,8 @@ def job_for(costs: np.ndarray | None = None, **sections: Any) -> TrainingJob:
             "conformal_other",
             0.5,
         ),
-        ({"backend": "causal"}, "cross_entropy", 0.0),
+        ({"backend": "causal"}, "cross_entropy", 0.5),
+        ({"backend": "causal", "objective": {"weight": 0.0}}, "cross_entropy", 0.0),
     ],
 )
 def test_a_job_gets_what_its_configuration_asks_for(sections, name, weight):
