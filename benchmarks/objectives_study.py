@@ -71,6 +71,7 @@ leave out 0 by chance.
   probabilities that the labels were drawn from. Undecidable is a message whose likeliest label has less than
   {decidable:g}. *The posterior itself* stands for a model that knows it, which is beaten by chance only.
 """
+_HEAD = "a head that begins from {head_start} and learns {head_rate:g} times as fast, "
 TEXT = """\
 {seeds}; {rows} rows of training, validation, calibration and test.
 
@@ -225,6 +226,7 @@ def method(written: str, measured: str) -> str:
             f"*{task.title}*: {'all-MiniLM-L6-v2 as an encoder' if encoder else 'the embedded model'}; "
             f"{', '.join(drawn)}{' of each label' if encoder else ''}; "
             f"r = {task.settings['lora']['r']}, learning rate {training['learning_rate']:g}, "
+            f"{_HEAD.format(**task.settings['encoder']) if encoder else ''}"
             f"{training['epochs']} epochs of batches of {training['per_device_batch_size']}."
         )
     costs = LabelsFile.model_validate(labels_document()).costs
