@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,29 +27,12 @@ from benchmarks.objective_overhead import (
     shape_rows,
 )
 from benchmarks.objective_tasks import TASKS
-from transformers import TrainerCallback
+from benchmarks.pace import Pace
 
 from finetune.application.ports import TrainingJob
 from finetune.backends import open_backend
 from finetune.cli.console import SilentProgress
 from finetune.container import resolve_model
-
-
-class Pace(TrainerCallback):
-    """Takes a turn for each optimiser step, from the reading of its rows on."""
-
-    def __init__(self, turn: Turn) -> None:
-        self._turn = turn
-
-    def on_train_begin(self, *_: Any, **__: Any) -> None:
-        self._turn.say()
-        self._turn.wait()
-
-    def on_log(self, *_: Any, logs: Mapping[str, Any] | None = None, **__: Any) -> None:
-        # Each step ends with the log of its loss.
-        if logs is not None and "loss" in logs:
-            self._turn.tell(loss=logs["loss"])
-            self._turn.wait()
 
 
 def shape_settings(shape: str) -> dict[str, Any]:

@@ -21,9 +21,10 @@ import transformers
 import trl
 from benchmarks.llm_measuring import Turn
 from benchmarks.llm_tasks import MAX_LENGTH, Task, configuration, load_task, open_encoder
+from benchmarks.pace import Pace
 from datasets import Dataset
 from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from finetune.adapters.hf.batches import IGNORED, LengthGroupedSampler
 from finetune.adapters.hf.reporting import Silence
@@ -36,11 +37,8 @@ TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down
 SEED = 42
 
 
-class Pace(TrainerCallback):
-    """Takes a turn for each optimiser step, from the reading of its rows on."""
-
-    def __init__(self, turn: Turn) -> None:
-        self._turn = turn
+class WarmPace(Pace):
+    """The same, with a model that has run once."""
 
     def on_train_begin(self, *_: Any, model: torch.nn.Module, **__: Any) -> None:
         # What is made once in a process is made now; no weight changes by it.
@@ -48,14 +46,7 @@ class Pace(TrainerCallback):
         ids = torch.arange(64)[None]
         model(input_ids=ids, labels=ids).loss.backward()
         model.zero_grad()
-        self._turn.say()
-        self._turn.wait()
-
-    def on_log(self, *_: Any, logs: Mapping[str, Any] | None = None, **__: Any) -> None:
-        # Each step ends with the log of its loss.
-        if logs is not None and "loss" in logs:
-            self._turn.tell(loss=logs["loss"])
-            self._turn.wait()
+        super().on_train_begin()
 
 
 class Checked:
@@ -180,7 +171,7 @@ SIDES: dict[str, Side] = {
 def main() -> None:
     side, shape, folder, steps = sys.argv[1], sys.argv[2], Path(sys.argv[3]), int(sys.argv[4])
     turn = Turn()
-    transformers.trainer.DEFAULT_CALLBACKS.append(Pace(turn))
+    transformers.trainer.DEFAULT_CALLBACKS.append(WarmPace(turn))
     own = folder / f"{shape}-{list(SIDES).index(side)}"
     own.mkdir(exist_ok=True)
     SIDES[side](load_task(shape), folder / "base", steps, own)

@@ -1,7 +1,6 @@
 """Composition root: the only place that names adapters.
 
-Every adapter and use case is imported when it is first asked for, so that building a container costs
-nothing and a command loads what it uses.  Put another adapter in its place with one line::
+Every adapter and use case is imported when it is first asked for.  To put another adapter in its place::
 
     container = Container(progress=SilentProgress())
     container.models.override(MyModelOpener())
