@@ -187,9 +187,10 @@ def open_rows(
         raise InvalidInput(f"{name} has no rows", seen=array.shape, remedy="pass at least one row")
     tolerance = sum_tolerance(array)
     kept = np.float32 if array.dtype.kind not in "iu" and array.dtype.itemsize <= 4 else np.float64
-    with np.errstate(over="ignore", invalid="ignore"):
-        rows: Numbers = np.asarray(array, dtype=kept, order="C")
-    return RowReader(rows, inputs, name, tolerance)
+    if array.dtype != kept:
+        with np.errstate(over="ignore", invalid="ignore"):
+            array = array.astype(kept)
+    return RowReader(np.ascontiguousarray(array), inputs, name, tolerance)
 
 
 def row_blocks(rows: Numbers, *, bytes_made: int = 1, most_cells: int = _MANY_CELLS) -> Iterator[slice]:

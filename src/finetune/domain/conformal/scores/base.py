@@ -40,7 +40,9 @@ class Limits(NamedTuple):
     def of(cls, thresholds: float | FloatArray) -> Limits:
         """Limits at these thresholds, of any shape."""
         threshold = np.asarray(thresholds, dtype=np.float64)
-        return cls(threshold, _least_probability(np.atleast_1d(threshold)).reshape(threshold.shape))
+        if threshold.ndim == 0:
+            return cls(threshold, _least_probability_of_one(float(threshold)))
+        return cls(threshold, _least_probability(threshold))
 
     def of_all(self, n: int) -> Limits:
         """One limit for n rows."""
@@ -183,13 +185,18 @@ def _least_probability(thresholds: FloatArray) -> FloatArray:
     with np.errstate(all="ignore"):
         near = np.exp(-thresholds).view(np.int64)
         low, high = np.maximum(near - reach, 0), np.minimum(near + reach, _INFINITY)
-        if len(near) == 1:
-            # The search by halves takes longer than a look at all of the few hundred candidates.
-            low = np.arange(low[0], high[0])
-            within = scores_of(low.view(np.float64), logarithm=True) <= thresholds
-            return (low[within.argmax()][None] if within.any() else high).view(np.float64)
         while (low < high).any():
             middle = low + (high - low) // 2
             within = scores_of(middle.view(np.float64), logarithm=True) <= thresholds
             low, high = np.where(within, low, middle + 1), np.where(within, middle, high)
     return high.view(np.float64)
+
+
+def _least_probability_of_one(threshold: float) -> FloatArray:
+    # The same of one number, where a look at all of the few hundred candidates is quicker than a search.
+    reach = 8 * (1 + int(min(abs(threshold), _DEEPEST)))
+    with np.errstate(all="ignore"):
+        near = int(np.exp(np.float64(-threshold)).view(np.int64))
+        candidates = np.arange(max(near - reach, 0), min(near + reach, _INFINITY) + 1).view(np.float64)
+        within = np.log(candidates) >= -threshold
+    return np.asarray(candidates[within.argmax()])

@@ -39,7 +39,7 @@ class Lac(Score):
         """Score of one label a row: see :meth:`Score.of_labels`."""
         if self.inputs == "logits":
             return super().of_labels(rows, labels, u)
-        scores = _own_cells(rows, labels, np.empty(len(rows)))
+        scores = _own_cells(rows, labels).astype(np.float64, copy=False)
         if self._logarithm:
             with np.errstate(divide="ignore"):
                 np.log(scores, out=scores)
@@ -50,7 +50,7 @@ class Lac(Score):
         if self.inputs == "logits" or rank > len(rows):
             return super().quantile(rows, labels, rank, u)
         # The score falls as the key grows, so that it is that of one key: no other logarithm is needed.
-        keys = _own_cells(rows, labels, np.empty(len(rows), rows.dtype))
+        keys = _own_cells(rows, labels)
         keys.partition(len(keys) - rank)
         with np.errstate(divide="ignore"):
             return float(scores_of(keys[-rank], logarithm=self._logarithm))
@@ -88,19 +88,21 @@ class Lac(Score):
         return self.inputs == "probabilities"
 
 
-def _own_cells(rows: Numbers, labels: IntArray, out: Numbers) -> Numbers:
-    """Write the entry of one label a row into an array, shape (n,), part by part: places take memory too."""
+def _own_cells(rows: Numbers, labels: IntArray) -> Numbers:
+    """Copy the entry of one label a row, shape (n,), part by part: places take memory too."""
     cells, k = rows.ravel(), rows.shape[1]
+    out: Numbers = np.empty(len(rows), rows.dtype)
     for start in range(0, len(rows), _PART):
         stop = min(start + _PART, len(rows))
         places = np.arange(start * k, stop * k, k)
         places += labels[start:stop]
-        out[start:stop] = cells.take(places)
+        # No place is outside, labels have been checked; with the default, out would be written twice.
+        cells.take(places, out=out[start:stop], mode="wrap")
     return out
 
 
 def _round_up(values: FloatArray, dtype: np.dtype[np.floating]) -> Numbers:
     """Least numbers of a type that are not below these: what is compared with must not be rounded down."""
-    rounded = values.astype(dtype)
-    above = np.nextafter(rounded, np.array(np.inf, dtype=dtype))
-    return np.where(rounded < values, above, rounded)
+    rounded = np.asarray(values.astype(dtype))
+    np.nextafter(rounded, dtype.type(np.inf), out=rounded, where=rounded < values)
+    return rounded
