@@ -22,7 +22,7 @@ from benchmarks.objective_overhead import (
     EVALUATIONS,
     MONITORING,
     OBJECTIVES,
-    ROWS,
+    SHAPES,
     TRAINED,
     shape_rows,
 )
@@ -43,16 +43,16 @@ def shape_settings(shape: str) -> dict[str, Any]:
 
 def steps_job(shape: str, side: str, steps: int, data: Path, folder: Path) -> TrainingJob:
     """Return a training of so many steps on the same rows for all sides, hardly measured."""
-    settings, rows = shape_settings(shape), shape_rows(shape, data)
+    settings, rows, n = shape_settings(shape), shape_rows(shape, data), SHAPES[shape].rows
     training = {
         **settings["training"],
-        "per_device_batch_size": ROWS,
+        "per_device_batch_size": n,
         "max_steps": steps,
         "evaluations_per_epoch": 1,
         "logging_steps": 1,
         "early_stopping": {"enabled": False},
     }
-    parts = {"train": rows.parts["train"], "validation": rows.parts["validation"][:ROWS]}
+    parts = {"train": rows.parts["train"], "validation": rows.parts["validation"][:n]}
     return job_of(
         {**settings, "objective": OBJECTIVES[side], "training": training},
         rows._replace(parts=parts),

@@ -96,6 +96,7 @@ def test_few_labels_have_half_of_the_loss_unless_they_are_told_not_to(tree, apar
     assert said[0] == said[1]
     assert said[2] == []
     assert "50% of the loss is cross entropy of the probabilities of all 4 outcomes" in said[0][0]
+    assert ("tokens more for each row" in said[0][0]) == tree
     assert ("padded batches run apart" in said[0][0]) == apart
 
 

@@ -88,7 +88,7 @@ class HfTrainer:
             labels=labels,
         )
         if labels is not None:
-            progress.say(_labels_sentence(job, weight, plan.path.path))
+            progress.say(_labels_sentence(job, weight, labels, plan.path.path))
         return Tunable(
             model,
             rows,
@@ -131,10 +131,10 @@ def _advanced(task: ProgressTask, row: EncodedExample) -> EncodedExample:
     return row
 
 
-def _labels_sentence(job: TrainingJob, weight: float, path: str) -> str:
-    """Say what part of the loss is of the labels, and where running them takes long."""
+def _labels_sentence(job: TrainingJob, weight: float, labels: LabelLoss, path: str) -> str:
+    """Say what part of the loss is of the labels, and what running them takes."""
     name, count = job.config.chosen_objective.name.replace("_", " "), len(job.labels.outcomes)
     said = f"{weight:.0%} of the loss is {name} of the probabilities of all {count} outcomes"
     if path == "tree":
-        return said
+        return f"{said}, up to {labels.added} tokens more for each row"
     return f"{said}, which padded batches run apart; objective.weight: 0 leaves cross-entropy to the answer"
