@@ -77,8 +77,10 @@ class Score(ABC):
     randomisable: ClassVar[bool] = False
     #: Whether reading rows twice, to check them and to score them, would cost more than scoring them.
     checked_on_the_way: ClassVar[bool] = False
-    # Of temporary arrays, for each entry of a block.
-    _bytes_made: ClassVar[int] = 80
+    # Of temporary arrays, for each entry of a block: where each label is scored, and where each row has one
+    # score or one bar.
+    _bytes_by_label: ClassVar[int] = 80
+    _bytes_by_row: ClassVar[int] = 32
 
     @property
     def options(self) -> dict[str, float]:
@@ -92,7 +94,7 @@ class Score(ABC):
         def work(part: Numbers, block: slice, u: FloatArray | None) -> None:
             scores[block] = self._of_labels(part, labels[block], u)
 
-        self._each_block(rows, u, work)
+        self._each_block(rows, u, work, self._bytes_by_row)
         return scores
 
     def quantile(self, rows: Numbers, labels: IntArray, rank: int, u: FloatArray | None = None) -> float:
@@ -102,7 +104,11 @@ class Score(ABC):
     def matrix(self, rows: Numbers, u: FloatArray | None = None) -> FloatArray:
         """Score of every label, shape (n, K)."""
         scores = np.empty(rows.shape)
-        self._each_block(rows, u, lambda part, block, u: self._matrix(part, u, scores[block]))
+
+        def work(part: Numbers, block: slice, u: FloatArray | None) -> None:
+            self._matrix(part, u, scores[block])
+
+        self._each_block(rows, u, work, self._bytes_by_label)
         return scores
 
     def sets(
@@ -125,14 +131,14 @@ class Score(ABC):
             Shape (n, K): in every cell what ``matrix(rows, u) <= thresholds[:, None]`` is.
         """
         inside = _cells_of(rows)
-        of_rows = np.broadcast_to(thresholds, len(inside))
-        one = Limits.of(thresholds) if np.ndim(thresholds) == 0 else None
+        limits = Limits.of(thresholds).of_all(len(inside)) if np.ndim(thresholds) == 0 else None
+        of_rows = np.asarray(thresholds, dtype=np.float64)
 
         def work(part: Numbers, block: slice, u: FloatArray | None) -> None:
-            limits = Limits.of(of_rows[block]) if one is None else one.of_all(len(part))
-            self._sets(part, limits, u, inside[block])
+            found = Limits.of(of_rows[block]) if limits is None else limits.of_rows(block)
+            self._sets(part, found, u, inside[block])
 
-        self._each_block(rows, u, work)
+        self._each_block(rows, u, work, self._bytes_by_row)
         return inside
 
     def label_sets(
@@ -141,14 +147,20 @@ class Score(ABC):
         """Labels whose score is at most the threshold of the label, shape (K,): see :meth:`sets`."""
         inside = _cells_of(rows)
         limits = Limits.of(thresholds)
-        self._each_block(rows, u, lambda part, block, u: self._label_sets(part, limits, u, inside[block]))
+
+        def work(part: Numbers, block: slice, u: FloatArray | None) -> None:
+            self._label_sets(part, limits, u, inside[block])
+
+        self._each_block(rows, u, work, self._bytes_by_label)
         return inside
 
-    def _each_block(self, rows: Numbers | RowReader, u: FloatArray | None, work: _Work) -> None:
+    def _each_block(
+        self, rows: Numbers | RowReader, u: FloatArray | None, work: _Work, bytes_made: int
+    ) -> None:
         array = rows.rows if isinstance(rows, RowReader) else rows
         # Infinite scores and sums that underflow are meant, whatever the caller's numpy settings say.
         with np.errstate(all="ignore"):
-            for block in row_blocks(array, bytes_made=self._bytes_made):
+            for block in row_blocks(array, bytes_made=bytes_made):
                 part = rows.read(block) if isinstance(rows, RowReader) else rows[block]
                 work(part, block, None if u is None else u[block])
 

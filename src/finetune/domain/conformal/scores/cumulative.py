@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import ClassVar
 
 import numpy as np
@@ -83,16 +84,24 @@ class Raps(LadderScore):
     _least: ClassVar[float | None] = -1.0
 
     def _place_keys(self, ladder: Ladder, _u: FloatArray | None) -> FloatArray:
-        return ladder.sums[:, :-1] - self._penalties(ladder.n_labels)
+        return ladder.sums[:, :-1] - self._penalties(ladder)
 
     def _group_keys(
         self, ladder: Ladder, first: IntArray, last: IntArray, u: FloatArray | None
     ) -> FloatArray:
-        return tails(ladder, first, last, u) - self._penalties(ladder.n_labels)[first]
+        return tails(ladder, first, last, u) - self._penalties(ladder)[first]
 
-    def _penalties(self, k: int) -> FloatArray:
-        ranks = np.arange(k, 0.0, -1.0)
-        return np.asarray(self.penalty * np.maximum(ranks - min(self.k_reg, k), 0.0))
+    def _penalties(self, ladder: Ladder) -> FloatArray:
+        return rank_penalties(ladder.n_labels, self.penalty, self.k_reg)
+
+
+@lru_cache(maxsize=16)
+def rank_penalties(k: int, penalty: float, k_reg: int) -> FloatArray:
+    """Penalties of RAPS by place, shape (k,), read-only: the same in every block of rows."""
+    ranks = np.arange(k, 0.0, -1.0)
+    penalties: FloatArray = penalty * np.maximum(ranks - min(k_reg, k), 0.0)
+    penalties.flags.writeable = False
+    return penalties
 
 
 def tails(ladder: Ladder, first: IntArray, last: IntArray, u: FloatArray | None) -> FloatArray:

@@ -33,7 +33,8 @@ class Lac(Score):
 
     method: ClassVar[str] = "lac"
     checked_on_the_way: ClassVar[bool] = True
-    _bytes_made: ClassVar[int] = 1
+    _bytes_by_label: ClassVar[int] = 1
+    _bytes_by_row: ClassVar[int] = 1
 
     def of_labels(self, rows: Numbers, labels: IntArray, u: FloatArray | None = None) -> FloatArray:
         """Score of one label a row: see :meth:`Score.of_labels`."""

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from finetune.domain.conformal.scores.logarithms import sorted_logarithms
 # Below this, exp of a log-probability and the sums over it lose digits to subnormal numbers.
 _DEEP = -690.0
 _EVERY_ROW = slice(None)
+_Table = TypeVar("_Table", FloatArray, Numbers)
 
 
 class Ladder:
@@ -109,7 +110,7 @@ class LadderScore(Score):
     def _of_labels(self, block: Numbers, labels: IntArray, u: FloatArray | None) -> FloatArray:
         own = block[np.arange(len(block)), labels][:, None]
         scores = np.empty(own.shape)
-        for rows, ladder in self._ladders(np.sort(block, axis=1)):
+        for rows, ladder in self._ladders(self._ascending(block)):
             keys = self._group_keys(ladder, *_group_of(ladder.values, own[rows], u), _column(u, rows))
             scores[rows] = self._scores(ladder, keys, own[rows], u)
         return scores[:, 0]
@@ -128,7 +129,7 @@ class LadderScore(Score):
 
     def _sets(self, block: Numbers, limits: Limits, u: FloatArray | None, out: BoolArray) -> None:
         bars = np.empty((len(block), 1), dtype=block.dtype)
-        for rows, ladder in self._ladders(np.sort(block, axis=1)):
+        for rows, ladder in self._ladders(self._ascending(block)):
             bars[rows] = self._bars(ladder, limits.of_rows(rows), _column(u, rows))
         np.greater_equal(block, bars, out=out)
 
@@ -138,7 +139,7 @@ class LadderScore(Score):
         cuts = limits.on_scale(logarithm=self._logarithm and not ladder.deep)[:, None]
         begin = _first(self._place_keys(ladder, u) >= cuts)
         # All that is greater than the value one place below is in the set, and its equals are not ...
-        beaten = np.take_along_axis(values, np.maximum(begin - 1, 0), axis=1)
+        beaten = gather(values, np.maximum(begin - 1, 0))
         bars: Numbers = np.nextafter(beaten, np.array(np.inf, dtype=values.dtype))
         if u is not None:
             # ... unless the key of their group is within, of which the key of the place is but a bound.
@@ -159,6 +160,17 @@ class LadderScore(Score):
             in_order = self._group_keys(ladder, *_groups(ladder.values), _column(u, rows))
             np.put_along_axis(keys, places, in_order, axis=1)
             yield rows, ladder, keys
+
+    def _ascending(self, block: Numbers) -> Numbers:
+        """Sort each row."""
+        ordered = block.copy()
+        if self.inputs == "probabilities":
+            # Of floats that are not negative, the bits read as whole numbers have the same order, and are
+            # sorted in less time.  A zero with a sign comes first, where zeros are.
+            ordered.view(np.int32 if block.dtype == np.float32 else np.int64).sort(axis=1)
+        else:
+            ordered.sort(axis=1)
+        return ordered
 
     def _ladders(self, ascending: Numbers) -> Iterator[tuple[Any, Ladder]]:
         """Rows whose probabilities can be added up as they are, and rows that need logarithms."""
@@ -185,11 +197,11 @@ class LadderScore(Score):
         return np.where(values == ladder.values[:, -1:], self._least, np.maximum(scores, self._least))
 
 
-def gather(table: FloatArray, places: IntArray) -> FloatArray:
+def gather(table: _Table, places: IntArray) -> _Table:
     """Entries of each row at the given places of it; one row of places serves all rows."""
     if len(places) == 1:
-        return np.asarray(table[:, places[0]])
-    return np.asarray(np.take_along_axis(table, places, axis=1))
+        return table[:, places[0]]
+    return table[np.arange(len(table))[:, None], places]
 
 
 def _column(u: FloatArray | None, rows: Any) -> FloatArray | None:
