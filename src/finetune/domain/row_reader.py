@@ -208,8 +208,17 @@ def row_blocks(rows: Numbers, *, bytes_made: int = 1, most_cells: int = _MANY_CE
     """
     cells = rows.size * rows.itemsize // (4 * bytes_made)
     cells = max(_FEW_CELLS, min(cells, _MANY_BYTES // bytes_made, most_cells))
-    step = max(1, cells // rows.shape[1])
+    step = -(-cells // rows.shape[1])
     return (slice(start, min(start + step, len(rows))) for start in range(0, len(rows), step))
+
+
+def signed_bits(values: Numbers) -> npt.NDArray[np.signedinteger[Any]]:
+    """Read the bits of floats as whole numbers, in place.
+
+    Those of floats that are not negative have the order of the floats, and are compared and sorted in less
+    time; all others, a zero with a sign among them, are below 0.
+    """
+    return values.view(np.int32 if values.dtype == np.float32 else np.int64)
 
 
 def _check_logits(rows: Numbers, name: str, start: int) -> None:
@@ -265,7 +274,5 @@ def _near_one(sums: Numbers, tolerance: float) -> bool:
 
 def _none_negative(rows: Numbers) -> bool:
     """Whether no number is below 0, of numbers that are not NaN."""
-    # The sign is that of the bits read as a whole number, which are compared in less time.  A zero with a
-    # sign is below 0 there and not here.
-    whole = rows.view(np.int32 if rows.dtype == np.float32 else np.int64)
-    return bool(whole.min() >= 0 or rows.min() >= 0.0)
+    # A zero with a sign is below 0 among the bits and not here.
+    return bool(signed_bits(rows).min() >= 0 or rows.min() >= 0.0)

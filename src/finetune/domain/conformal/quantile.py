@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from decimal import Decimal
 from fractions import Fraction
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,10 @@ from scipy.special import betaincinv, betaln, gammaln
 from finetune.domain.checks import FloatArray, as_count, as_level, as_vector
 from finetune.domain.errors import InvalidInput
 from finetune.domain.statistics.intervals import Interval
+
+_Scalar = TypeVar("_Scalar", bound=np.number[Any])
+# Values from which on a look at a sample costs less than it saves.
+_MANY = 1 << 12
 
 
 def conformal_rank(n: int, alpha: float) -> int:
@@ -92,11 +96,40 @@ def conformal_quantile(scores: npt.ArrayLike, alpha: float) -> float:
 
 
 def kth_smallest(scores: FloatArray, rank: int) -> float:
-    """Return the score of that rank, +inf beyond the last; reorders the scores instead of copying them."""
-    if rank > len(scores):
-        return math.inf
-    scores.partition(rank - 1)
-    return float(scores[rank - 1])
+    """Return the score of that rank, +inf beyond the last; may reorder the scores instead of copying them."""
+    return float(select(scores, rank - 1)) if rank <= len(scores) else math.inf
+
+
+def select(values: npt.NDArray[_Scalar], place: int) -> _Scalar:
+    """Return the value at a place, from 0, of the sorted values; may reorder them instead of copying them.
+
+    A sorted sample says between which two values the one at the place is likely to lie.  That it does is
+    seen by counting, and then only the values between them are partitioned: a third of the time or less.
+
+    Parameters
+    ----------
+    values
+        Shape (n,), numbers without NaN.
+    place
+        In [0, n).
+
+    References
+    ----------
+    Floyd, R. W. and Rivest, R. L. (1975). Expected time bounds for selection. CACM 18(3).
+    """
+    n = len(values)
+    if n >= _MANY:
+        sample = np.sort(values[:: int(n ** (1 / 3))])
+        # Three standard deviations of the number in the sample that are below the place, at their largest.
+        middle, reach = place * len(sample) // n, 3 * math.isqrt(len(sample)) // 2
+        low, high = sample[max(middle - reach, 0)], sample[min(middle + reach, len(sample) - 1)]
+        below = int(np.count_nonzero(values < low))
+        near = values[(values >= low) & (values <= high)]
+        if below <= place < below + len(near):
+            values, place = near, place - below
+    values.partition(place)
+    found: _Scalar = values[place]
+    return found
 
 
 class CoverageLaw(NamedTuple):

@@ -211,6 +211,25 @@ def test_golden_numbers():
     assert not np.signbit(conformal_scores([[1.0, 0.0]], "lac")).any()  # no threshold reads -0.0
 
 
+@pytest.mark.parametrize(("method", "randomized"), FORMS)
+@pytest.mark.parametrize("kind", ["one_hot", "masked", "saturated"])
+def test_a_zero_with_a_sign_is_a_zero(method, randomized, kind):
+    rng = np.random.default_rng(4)
+    rows = rows_of(kind, "probabilities", np.float32, rng, 300, 6)
+    signed = np.where((rows == 0.0) & (rng.random(rows.shape) < 0.5), np.float32(-0.0), rows)
+    assert np.signbit(signed).any()
+    labels, u = rng.integers(0, 6, 300), rng.random(300) if randomized else None
+    score = make_score(method, options=OPTIONS.get(method, {}))
+    for of in (
+        lambda rows: score.of_labels(rows, labels, u),
+        lambda rows: score.matrix(rows, u),
+        lambda rows: [score.quantile(rows, labels, rank, u) for rank in (1, 100, 299, 300)],
+        lambda rows: score.sets(rows, float(np.median(score.matrix(rows, u))), u),
+        lambda rows: score.sets(rows, math.inf, u),
+    ):
+        np.testing.assert_array_equal(of(signed), of(rows))
+
+
 def test_raps_without_a_penalty_orders_as_aps():
     rng = np.random.default_rng(2)
     rows, u = rng.dirichlet(np.ones(6), size=50), rng.random(50)

@@ -17,6 +17,7 @@ from finetune.domain.conformal import (
     conformal_rank,
     fewest_rows,
 )
+from finetune.domain.conformal.quantile import select
 from finetune.domain.errors import InvalidInput
 
 RANDOMISABLE = ("aps", "raps", "saps")
@@ -72,6 +73,31 @@ def test_quantile_is_the_score_of_that_rank(scores, alpha):
     rank = conformal_rank(len(scores), alpha)
     expected = math.inf if rank > len(scores) else sorted(scores)[rank - 1]
     assert conformal_quantile(scores, alpha) == expected
+
+
+@settings(deadline=None)
+@given(
+    n=st.integers(1, 20_000) | st.sampled_from([4095, 4096, 4097]),
+    kind=st.sampled_from(["continuous", "ties", "rising", "falling", "misleading sample", "infinite"]),
+    dtype=st.sampled_from([np.int32, np.float64]),
+    share=st.floats(0.0, 1.0),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_the_selected_value_is_the_one_at_its_place(n, kind, dtype, share, seed):
+    rng = np.random.default_rng(seed)
+    values = rng.integers(-(2**31), 2**31, size=n).astype(dtype)
+    if kind == "ties":
+        values = rng.integers(0, 3, size=n).astype(dtype)
+    elif kind in ("rising", "falling"):
+        values.sort()
+        values = values[:: 1 if kind == "rising" else -1].copy()
+    elif kind == "misleading sample":
+        values[:: int(n ** (1 / 3))] = values.min()
+    elif kind == "infinite" and dtype == np.float64:
+        values[rng.random(n) < 0.3] = math.inf
+        values[rng.random(n) < 0.3] = -math.inf
+    place = min(int(share * n), n - 1)
+    assert select(values.copy(), place) == np.sort(values)[place]
 
 
 @pytest.mark.parametrize(("n", "expected"), [(9, (9, 10)), (15, (15, 16)), (30, (28, 31)), (100, (91, 101))])

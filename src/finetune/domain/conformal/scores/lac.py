@@ -8,9 +8,10 @@ from typing import ClassVar
 import numpy as np
 
 from finetune.domain.checks import BoolArray, FloatArray, IntArray, Numbers
+from finetune.domain.conformal.quantile import select
 from finetune.domain.conformal.scores.base import Limits, Score, scores_of
 from finetune.domain.conformal.scores.logarithms import log_normaliser
-from finetune.domain.row_reader import RowReader
+from finetune.domain.row_reader import RowReader, signed_bits
 
 # Rows whose one label each is scored at a time.
 _PART = 1 << 16
@@ -52,9 +53,9 @@ class Lac(Score):
             return super().quantile(rows, labels, rank, u)
         # The score falls as the key grows, so that it is that of one key: no other logarithm is needed.
         keys = _own_cells(rows, labels)
-        keys.partition(len(keys) - rank)
+        key = select(signed_bits(keys) if self._logarithm else keys, len(keys) - rank).view(keys.dtype)
         with np.errstate(divide="ignore"):
-            return float(scores_of(keys[-rank], logarithm=self._logarithm))
+            return float(scores_of(np.asarray(key), logarithm=self._logarithm))
 
     def sets(
         self, rows: Numbers | RowReader, thresholds: float | FloatArray, u: FloatArray | None = None

@@ -20,6 +20,7 @@ import numpy as np
 from finetune.domain.checks import BoolArray, FloatArray, IntArray, Numbers
 from finetune.domain.conformal.scores.base import Limits, Score, scores_of
 from finetune.domain.conformal.scores.logarithms import sorted_logarithms
+from finetune.domain.row_reader import signed_bits
 
 # Below this, exp of a log-probability and the sums over it lose digits to subnormal numbers.
 _DEEP = -690.0
@@ -164,12 +165,8 @@ class LadderScore(Score):
     def _ascending(self, block: Numbers) -> Numbers:
         """Sort each row."""
         ordered = block.copy()
-        if self.inputs == "probabilities":
-            # Of floats that are not negative, the bits read as whole numbers have the same order, and are
-            # sorted in less time.  A zero with a sign comes first, where zeros are.
-            ordered.view(np.int32 if block.dtype == np.float32 else np.int64).sort(axis=1)
-        else:
-            ordered.sort(axis=1)
+        # A zero with a sign comes first among the bits, which is where zeros are.
+        (signed_bits(ordered) if self.inputs == "probabilities" else ordered).sort(axis=1)
         return ordered
 
     def _ladders(self, ascending: Numbers) -> Iterator[tuple[Any, Ladder]]:
