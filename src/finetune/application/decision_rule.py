@@ -18,6 +18,7 @@ from finetune.domain.decisions import Reason, abstention_reasons
 from finetune.domain.errors import IntegrityError, InvalidInput
 from finetune.domain.labels import ABSTAIN
 from finetune.domain.risk import ABSTAINED, answers, cost_matrix, scored_actions
+from finetune.domain.sums import row_products
 
 
 @dataclass(frozen=True)
@@ -157,7 +158,7 @@ class DecisionRule:
             sets=sets,
             expected_cost=None
             if self.costs is None
-            else (probabilities @ self.costs)[np.arange(len(taken)), taken],
+            else row_products(probabilities, self.costs)[np.arange(len(taken)), taken],
             proposals=proposals,
             taken=taken,
             eligible=eligible,

@@ -1,4 +1,4 @@
-"""Sums of floating-point numbers that do not show the order in which they were added."""
+"""Sums of floating-point numbers that do not show in what order, or beside what, they were computed."""
 
 from __future__ import annotations
 
@@ -74,3 +74,24 @@ class Sums:
             )
         numbers = np.asarray(state, dtype=np.float64).reshape(2, *self._total.shape)
         self._total, self._lost = numbers[0], numbers[1]
+
+
+def row_products(rows: FloatArray, matrix: FloatArray) -> FloatArray:
+    """Multiply each row with a matrix, so that what comes of a row does not depend on the other rows.
+
+    A product of two matrices rounds a row differently for different numbers of rows; here each row is a
+    product of its own, in two to three times the time.
+
+    Parameters
+    ----------
+    rows
+        Shape (n, K).
+    matrix
+        Shape (K, A).
+
+    Returns
+    -------
+    FloatArray
+        Shape (n, A).
+    """
+    return np.asarray(np.matmul(rows[:, None, :], matrix)[:, 0])

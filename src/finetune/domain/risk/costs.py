@@ -13,6 +13,7 @@ from finetune.domain.checks import FloatArray, IntArray, as_array, is_number
 from finetune.domain.errors import InvalidInput
 from finetune.domain.labels import ABSTAIN
 from finetune.domain.probabilities import as_rows
+from finetune.domain.sums import row_products
 
 MAX_COST = 1e100
 """Greatest cost that is accepted: sums of finite costs stay finite."""
@@ -137,9 +138,9 @@ def bayes_actions(log_probs: npt.ArrayLike, costs: npt.ArrayLike) -> BayesAction
     rows = as_rows(log_probs, inputs="log_probabilities", name="log_probs")
     matrix = as_cost_matrix(costs, rows.shape[1])
     with np.errstate(under="ignore"):
-        expected = np.exp(rows) @ matrix
+        expected = row_products(np.exp(rows), matrix)
     lowest = expected.min(axis=1, keepdims=True)
-    # A matrix product rounds differently for different numbers of rows: ties must survive that.
+    # Sums of the same costs in another order round differently: ties must survive that.
     actions = (expected <= lowest * (1.0 + 1e-12)).argmax(axis=1)
     return BayesActions(actions, expected[np.arange(len(rows)), actions])
 

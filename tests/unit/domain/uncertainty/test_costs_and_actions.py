@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finetune.domain.errors import InvalidInput
-from finetune.domain.risk import bayes_actions, cost_matrix
+from finetune.domain.risk import bayes_actions, cost_matrix, cost_scored_actions
 
 
 def test_square_without_abstention():
@@ -108,3 +108,18 @@ def test_zero_one_costs_are_the_likeliest_label_and_chows_rule():
 def test_ties_go_to_the_lower_index_for_any_number_of_rows(n):
     thirds = np.full((n, 3), np.log(1 / 3))
     assert (bayes_actions(thirds, cost_matrix(("a", "b", "c"), default=0.1)).actions == 0).all()
+
+
+@pytest.mark.parametrize("k", [2, 3, 5, 20, 150])
+@pytest.mark.parametrize("abstain", [None, 0.3])
+def test_a_row_costs_the_same_whatever_else_is_in_its_batch(k, abstain):
+    # A threshold that is the score of a calibration row decides in the last digit.
+    rng = np.random.default_rng(k)
+    rows = np.log(rng.dirichlet(np.ones(k), size=60))
+    names = [f"label {i}" for i in range(k)]
+    costs = cost_matrix(names, default=1.7, abstain=abstain, pairs={names[0]: {names[1]: 9.1}})
+    for method in (bayes_actions, cost_scored_actions):
+        together = method(rows, costs)
+        apart = [method(rows[i : i + 1], costs) for i in range(len(rows))]
+        for column in range(2):
+            np.testing.assert_array_equal(np.concatenate([one[column] for one in apart]), together[column])

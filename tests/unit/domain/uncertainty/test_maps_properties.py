@@ -40,6 +40,17 @@ def test_rows_are_log_probabilities(kind, seed, k, scale):
     np.testing.assert_allclose(np.exp(log_probs).sum(axis=1), 1.0, rtol=1e-12)
 
 
+@pytest.mark.parametrize("kind", list(MAPS))
+@pytest.mark.parametrize("k", [2, 3, 4, 7, 20])
+def test_a_row_becomes_the_same_whatever_else_is_in_its_batch(kind, k):
+    z, labels = draw(3, n=150, k=k)
+    fitted = fit(kind, z, labels)
+    together = fitted.apply(z)
+    for size in (1, 3):
+        apart = np.concatenate([fitted.apply(z[i : i + size]) for i in range(0, len(z), size)])
+        np.testing.assert_array_equal(apart, together)
+
+
 @given(kinds, seeds, st.sampled_from([2, 4]))
 @settings(max_examples=40, deadline=None)
 def test_json_round_trip_gives_the_same_numbers(kind, seed, k):

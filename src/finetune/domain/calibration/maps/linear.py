@@ -13,6 +13,7 @@ from finetune.domain.calibration.maps.softmax import Penalty, SharedFeatureLoss
 from finetune.domain.calibration.maps.temperature import fit_temperature
 from finetune.domain.checks import FloatArray, IntArray, as_positive, log_softmax
 from finetune.domain.errors import InvalidInput
+from finetune.domain.sums import row_products
 
 
 class Linear(NamedTuple):
@@ -23,7 +24,7 @@ class Linear(NamedTuple):
 
     def apply(self, features: FloatArray) -> FloatArray:
         """Log-probabilities, shape (n, K), of finite features of that shape."""
-        return log_softmax(_without_excluded(features) @ self.weights.T + self.intercepts)
+        return log_softmax(row_products(_without_excluded(features), self.weights.T) + self.intercepts)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready part of a record."""
