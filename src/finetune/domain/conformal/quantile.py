@@ -123,8 +123,9 @@ def select(values: npt.NDArray[_Scalar], place: int) -> _Scalar:
         # Three standard deviations of the number in the sample that are below the place, at their largest.
         middle, reach = place * len(sample) // n, 3 * math.isqrt(len(sample)) // 2
         low, high = sample[max(middle - reach, 0)], sample[min(middle + reach, len(sample) - 1)]
-        below = int(np.count_nonzero(values < low))
-        near = values[(values >= low) & (values <= high)]
+        above = values >= low
+        below = n - int(np.count_nonzero(above))
+        near = values[above & (values <= high)]
         if below <= place < below + len(near):
             values, place = near, place - below
     values.partition(place)
