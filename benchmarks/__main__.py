@@ -179,10 +179,15 @@ def verdict(task: str, n: int, n_labels: int, results: Results) -> list[str]:
 
 def header(options: argparse.Namespace) -> list[str]:
     cpu_info = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    name, family, model = (
+        cpu_info.partition(f"\n{field}\t")[2].partition("\n")[0].lstrip("\t: ")
+        for field in ("model name", "cpu family", "model")
+    )
     return PAGE.format(
         arguments=shlex.join(sys.argv[1:]),
         date=datetime.date.today(),
-        processor=cpu_info.partition("model name")[2].partition("\n")[0].lstrip("\t: "),
+        # The name alone may be that of several generations, on which ratios differ.
+        processor=f"{name} (family {family}, model {model})",
         cores=os.cpu_count(),
         system=platform.system(),
         python=platform.python_version(),

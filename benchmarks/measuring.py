@@ -20,7 +20,9 @@ import numpy as np
 from benchmarks.sides import TASKS, Side
 
 ROOT = Path(__file__).parents[1]
-WARM_UP_ROWS = 2000
+# Enough for every path through the code: pages of a library that are first touched later would be counted as
+# memory of the method.
+WARM_UP_ROWS = 5000
 # Seconds within which a side runs again and again, and how long the least number of its runs may take.
 REPEAT_WITHIN, REPEAT_LEAST, REPEAT_AT_MOST = 0.5, 3, 10.0
 
