@@ -99,7 +99,7 @@ def _predicted(peaks: Peaks, labels: IntArray) -> BoolArray:
     if not unique:
         # Only half of the mass or less can be the maximum of two labels.
         unsure = np.flatnonzero(hits & (maxima <= _HALF))
-        hits[unsure] = rows[unsure].argmax(axis=1) == labels[unsure]
+        hits[unsure] = rows.take(unsure, axis=0).argmax(axis=1) == labels[unsure]
     return hits
 
 
