@@ -47,8 +47,6 @@ with penalty {penalty:g} and k_reg {k_reg}), or take the ECE of n rows ({n_bins}
 - Tensors and wrappers are made before the clock starts. What takes over {limit:g} s is cut off, and left out
   of larger shapes.
 - Extra memory is the growth of the peak of resident memory in the first run, with the output in it.
-- From 100000x100 on, rows do not fit into the cache, and LAC and ECE, which do little with each number, take
-  about as long as reading them: their ratios differ most between machines and runs.
 - The result is the mean of the sets (labels in a set / labels), or the ECE. Ours differs from that of plain
   APS in the likeliest label, which is in every set ([0011](adr/0011-aps-ties.md)). MAPIE draws random numbers
   in calibration whatever is asked for, and its RAPS looks for a penalty on a fifth of the rows.

@@ -79,8 +79,8 @@ class Sums:
 def row_products(rows: FloatArray, matrix: FloatArray) -> FloatArray:
     """Multiply each row with a matrix, so that what comes of a row does not depend on the other rows.
 
-    A product of two matrices rounds a row differently for different numbers of rows; here each row is a
-    product of its own, in two to three times the time.
+    A product of two matrices rounds a row differently for different numbers of rows.  Here each row is a
+    product of its own, which takes longer, the more so the fewer the labels.
 
     Parameters
     ----------

@@ -104,7 +104,7 @@ def select(values: npt.NDArray[_Scalar], place: int) -> _Scalar:
     """Return the value at a place, from 0, of the sorted values; may reorder them instead of copying them.
 
     A sorted sample says between which two values the one at the place is likely to lie.  That it does is
-    seen by counting, and then only the values between them are partitioned: a third of the time or less.
+    seen by counting, and then only the values between them are partitioned.
 
     Parameters
     ----------
