@@ -136,11 +136,10 @@ class AdaptiveConformalPredictor(ScoringPredictor):
             If the input is not as above.
         """
         level = AdaptiveLevel(alpha, gamma=self._gamma, start=self._start)
-        rows = self._scorer.rows(cal_probs, name="cal_probs")
-        labels = as_labels(cal_labels, n_rows=len(rows), n_labels=rows.shape[1], name="cal_labels")
-        scores = self._scorer.score.of_labels(rows, labels, self._scorer.draws(len(rows))).tolist()
-        self._level, self._n_labels, self._pending = level, rows.shape[1], None
-        self._in_order, self._ascending = deque(scores), sorted(scores)
+        k, _, scores = self._scorer.of_labels(cal_probs, cal_labels)
+        in_order = scores.tolist()
+        self._level, self._n_labels, self._pending = level, k, None
+        self._in_order, self._ascending = deque(in_order), sorted(in_order)
         return self
 
     def predict(self, row: npt.ArrayLike) -> BoolArray:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
-from finetune.domain.checks import BoolArray, FloatArray, IntArray, as_labels, as_level, read_record
+from finetune.domain.checks import BoolArray, FloatArray, as_level, read_record
 from finetune.domain.conformal.categories import Category, CategoryRecord, write_category
 from finetune.domain.conformal.row_scorer import ScoringPredictor
 from finetune.domain.errors import InvalidInput
@@ -124,13 +124,6 @@ class MondrianPredictor(ScoringPredictor, ABC):
     @abstractmethod
     def _restore(self, record: Any) -> None:
         """Take what else the record holds, and refuse categories that cannot be."""
-
-    def _score(self, cal_probs: npt.ArrayLike, cal_labels: npt.ArrayLike) -> tuple[int, IntArray, FloatArray]:
-        """Check calibration rows; number of labels, label and score of each row."""
-        rows = self._scorer.rows(cal_probs, name="cal_probs")
-        n, k = rows.shape
-        labels = as_labels(cal_labels, n_rows=n, n_labels=k, name="cal_labels")
-        return k, labels, self._scorer.score.of_labels(rows, labels, self._scorer.draws(n))
 
     def _label_sets(self, test_probs: npt.ArrayLike, thresholds: FloatArray) -> BoolArray:
         return self._scorer.label_sets(

@@ -135,7 +135,7 @@ class ClusteredPredictor(MondrianPredictor):
             If a label has no calibration row, or a cluster none in the second part; they are in every set.
         """
         alpha, rng = as_level(alpha, name="alpha"), as_generator(rng)
-        k, labels, scores = self._score(cal_probs, cal_labels)
+        k, labels, scores = self._scorer.of_labels(cal_probs, cal_labels)
         n = len(labels)
         fraction = k / (k + _HEURISTIC) if self._fraction is None else self._fraction
         first, second = np.split(rng.permutation(n), [int(fraction * n)])

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
-from finetune.domain.checks import BoolArray, FloatArray, as_labels, as_vector, read_record
+from finetune.domain.checks import BoolArray, FloatArray, as_vector, read_record
 from finetune.domain.conformal.risk_control import RiskControl, as_risk_levels, first_within, rows_needed
 from finetune.domain.conformal.row_scorer import ScoringPredictor
 from finetune.domain.errors import InvalidInput
@@ -172,10 +172,8 @@ class CostControlledPredictor(ScoringPredictor):
         InvalidInput
             If the input is not as above.
         """
-        rows = self._scorer.rows(cal_probs, name="cal_probs")
-        labels = as_labels(cal_labels, n_rows=len(rows), n_labels=rows.shape[1], name="cal_labels")
-        costs = _as_costs(miss_cost, rows.shape[1])
-        scores = self._scorer.score.of_labels(rows, labels, self._scorer.draws(len(rows)))
+        k, labels, scores = self._scorer.of_labels(cal_probs, cal_labels)
+        costs = _as_costs(miss_cost, k)
         self._fitted = costs, miss_cost_threshold(scores, costs[labels], alpha, bound=float(costs.max()))
         return self
 

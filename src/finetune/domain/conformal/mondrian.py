@@ -77,7 +77,7 @@ class ClassConditionalPredictor(MondrianPredictor):
             If a label has no calibration row; it is in every set.
         """
         alpha = as_level(alpha, name="alpha")
-        k, labels, scores = self._score(cal_probs, cal_labels)
+        k, labels, scores = self._scorer.of_labels(cal_probs, cal_labels)
         categories = calibrate_categories(scores, labels, range(k), alpha)
         self._calibration = MondrianCalibration(k, alpha, categories)
         warn_of_unseen([c.name for c in categories if not c.n], "labels", "they are in every set")
@@ -171,7 +171,7 @@ class GroupConditionalPredictor(MondrianPredictor):
             If the input is not as above.
         """
         alpha = as_level(alpha, name="alpha")
-        k, labels, scores = self._score(cal_probs, cal_labels)
+        k, labels, scores = self._scorer.of_labels(cal_probs, cal_labels)
         names, codes = np.unique(as_groups(groups, n_rows=len(labels), name="groups"), return_inverse=True)
         categories = calibrate_categories(scores, codes, names.tolist(), alpha)
         self._calibration = MondrianCalibration(k, alpha, categories)

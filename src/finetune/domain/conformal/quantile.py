@@ -125,7 +125,8 @@ def select(values: npt.NDArray[_Scalar], place: int) -> _Scalar:
         low, high = sample[max(middle - reach, 0)], sample[min(middle + reach, len(sample) - 1)]
         above = values >= low
         below = n - int(np.count_nonzero(above))
-        near = values[above & (values <= high)]
+        # An index by the mask would branch on each of its entries.
+        near = values.compress(above & (values <= high))
         if below <= place < below + len(near):
             values, place = near, place - below
     values.partition(place)

@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from finetune.domain.checks import BoolArray, FloatArray, Numbers, as_generator
+from finetune.domain.checks import BoolArray, FloatArray, IntArray, Numbers, as_generator, as_labels
+from finetune.domain.conformal.quantile import conformal_rank
 from finetune.domain.conformal.scores import Score, make_score
 from finetune.domain.errors import InvalidInput
 from finetune.domain.row_reader import RowReader, open_rows
@@ -37,8 +38,8 @@ class RowScorer:
     Examples
     --------
     >>> scorer = RowScorer("lac", "probabilities", {}, randomized=False, rng=None)
-    >>> scorer.score.of_labels(scorer.rows([[0.5, 0.5]], name="rows"), np.array([0])).round(3)
-    array([0.693])
+    >>> scorer.of_labels([[0.5, 0.5]], [0])
+    (2, array([0]), array([0.69314718]))
     """
 
     def __init__(
@@ -64,6 +65,21 @@ class RowScorer:
     def rows(self, values: npt.ArrayLike, *, name: str, n_labels: int | None = None) -> Numbers:
         """Check rows, and that they have the labels of the calibration rows."""
         return self._open(values, name, n_labels).read_all()
+
+    def of_labels(
+        self, cal_probs: npt.ArrayLike, cal_labels: npt.ArrayLike
+    ) -> tuple[int, IntArray, FloatArray]:
+        """Check calibration rows and labels; number of labels, label and score of each row."""
+        rows, labels, n_labels = self._to_calibrate(cal_probs, cal_labels)
+        return n_labels, labels, self.score.of_labels(rows, labels, self.draws(len(labels)))
+
+    def threshold(
+        self, cal_probs: npt.ArrayLike, cal_labels: npt.ArrayLike, alpha: float
+    ) -> tuple[int, int, float]:
+        """Check calibration rows and labels; number of labels, number of rows and conformal quantile."""
+        rows, labels, n_labels = self._to_calibrate(cal_probs, cal_labels)
+        n = len(labels)
+        return n_labels, n, self.score.quantile(rows, labels, conformal_rank(n, alpha), self.draws(n))
 
     def sets(
         self, values: npt.ArrayLike, thresholds: float | FloatArray, *, name: str, n_labels: int
@@ -91,12 +107,22 @@ class RowScorer:
             )
         return reader
 
+    def _to_calibrate(
+        self, cal_probs: npt.ArrayLike, cal_labels: npt.ArrayLike
+    ) -> tuple[Numbers | RowReader, IntArray, int]:
+        reader = self._open(cal_probs, "cal_probs", None)
+        n, n_labels = reader.rows.shape
+        labels = as_labels(cal_labels, n_rows=n, n_labels=n_labels, name="cal_labels")
+        return self._to_read(reader), labels, n_labels
+
     def _to_predict(
         self, values: npt.ArrayLike, thresholds: _Thresholds, name: str, n_labels: int
     ) -> tuple[Numbers | RowReader, _Thresholds, FloatArray | None]:
         reader = self._open(values, name, n_labels)
-        rows = reader if self.score.checked_on_the_way else reader.read_all()
-        return rows, thresholds, self.draws(len(reader.rows))
+        return self._to_read(reader), thresholds, self.draws(len(reader.rows))
+
+    def _to_read(self, reader: RowReader) -> Numbers | RowReader:
+        return reader if self.score.checked_on_the_way else reader.read_all()
 
     @property
     def randomized(self) -> bool:

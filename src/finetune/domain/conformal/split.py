@@ -13,7 +13,6 @@ from pydantic import BaseModel, ConfigDict
 from finetune.domain.checks import (
     BoolArray,
     Extended,
-    as_labels,
     as_level,
     read_extended,
     read_record,
@@ -137,10 +136,7 @@ class ConformalPredictor(ScoringPredictor):
             If the input is not as above.
         """
         alpha = as_level(alpha, name="alpha")
-        rows = self._scorer.rows(cal_probs, name="cal_probs")
-        n, k = rows.shape
-        labels = as_labels(cal_labels, n_rows=n, n_labels=k, name="cal_labels")
-        threshold = self._scorer.score.quantile(rows, labels, conformal_rank(n, alpha), self._scorer.draws(n))
+        k, n, threshold = self._scorer.threshold(cal_probs, cal_labels, alpha)
         self._calibration = Calibration(k, alpha, n, threshold)
         return self
 

@@ -16,7 +16,6 @@ from finetune.domain.checks import (
     Extended,
     FloatArray,
     as_count,
-    as_labels,
     as_level,
     read_extended,
     read_record,
@@ -153,11 +152,9 @@ class WeightedConformalPredictor(ScoringPredictor):
             If the input is not as above.
         """
         alpha = as_level(alpha, name="alpha")
-        rows = self._scorer.rows(cal_probs, name="cal_probs")
-        labels = as_labels(cal_labels, n_rows=len(rows), n_labels=rows.shape[1], name="cal_labels")
-        scores = self._scorer.score.of_labels(rows, labels, self._scorer.draws(len(rows)))
+        k, _, scores = self._scorer.of_labels(cal_probs, cal_labels)
         scores, weights = as_weighted_scores(scores, cal_weights)
-        self._calibration = WeightedCalibration(rows.shape[1], alpha, scores, weights)
+        self._calibration = WeightedCalibration(k, alpha, scores, weights)
         return self
 
     def predict(self, test_probs: npt.ArrayLike, test_weights: npt.ArrayLike) -> BoolArray:

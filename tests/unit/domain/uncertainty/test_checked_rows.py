@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from finetune.domain import CheckedRows, ClassConditionalPredictor, ConformalPredictor, compute_ece
 from finetune.domain.calibration import compute_brier_score, compute_log_loss
 from finetune.domain.calibration.confidence import claimed_confidence, confidence_and_hits
+from finetune.domain.conformal import METHODS
 from finetune.domain.conformal.categories import calibrate_categories
 from finetune.domain.errors import InvalidInput
 from finetune.domain.probabilities import as_rows
@@ -75,6 +76,21 @@ def test_a_bad_number_is_found_while_rows_are_read(value, n_labels, dtype, place
     ):
         with pytest.raises(InvalidInput, match=r"\[6\]"):
             read()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_bad_row_behind_the_first_blocks_is_named_and_changes_nothing(method):
+    n, n_labels = 30_000, 40
+    rows, labels = np.full((n, n_labels), 1 / n_labels, dtype=np.float32), np.arange(n) % n_labels
+    bad = rows.copy()
+    bad[n - 2] *= 1.01
+    assert len(list(row_blocks(rows))) > 1
+    for kind in (ConformalPredictor, ClassConditionalPredictor):
+        predictor = kind(method).calibrate(rows, labels)
+        before = predictor.to_dict()
+        with pytest.raises(InvalidInput, match=rf"cal_probs\[{n - 2}\]: the row sums to 1.01"):
+            predictor.calibrate(bad, labels)
+        assert predictor.to_dict() == before
 
 
 @settings(deadline=None)

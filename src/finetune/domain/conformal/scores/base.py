@@ -61,9 +61,10 @@ class Limits(NamedTuple):
 class Score(ABC):
     """How strange each label would be as the true one; greater is stranger.
 
-    Rows are what ``checked_rows(values, inputs=score.inputs)`` returned, labels what ``as_labels`` did, u one
-    uniform number in [0, 1) a row, shared by its labels, or None for the deterministic form.  All methods
-    go through the rows in blocks and need little memory beside what they return.
+    Rows are what ``checked_rows(values, inputs=score.inputs)`` returned, or, but for :meth:`matrix`, a reader
+    that checks them on the way; labels are what ``as_labels`` did; u is one uniform number in [0, 1) a row,
+    shared by its labels, or None for the deterministic form.  All methods go through the rows in blocks and
+    need little memory beside what they return.
 
     Parameters
     ----------
@@ -87,9 +88,11 @@ class Score(ABC):
         """Options of the method by name, ready for JSON."""
         return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "inputs"}
 
-    def of_labels(self, rows: Numbers, labels: IntArray, u: FloatArray | None = None) -> FloatArray:
+    def of_labels(
+        self, rows: Numbers | RowReader, labels: IntArray, u: FloatArray | None = None
+    ) -> FloatArray:
         """Score of one label a row, shape (n,): finite or +inf."""
-        scores = np.empty(len(rows))
+        scores = np.empty(len(labels))
 
         def work(part: Numbers, block: slice, u: FloatArray | None) -> None:
             scores[block] = self._of_labels(part, labels[block], u)
@@ -97,7 +100,9 @@ class Score(ABC):
         self._each_block(rows, u, work, self._bytes_by_row)
         return scores
 
-    def quantile(self, rows: Numbers, labels: IntArray, rank: int, u: FloatArray | None = None) -> float:
+    def quantile(
+        self, rows: Numbers | RowReader, labels: IntArray, rank: int, u: FloatArray | None = None
+    ) -> float:
         """Score of that rank, from 1, among those of one label a row; +inf beyond the last."""
         return kth_smallest(self.of_labels(rows, labels, u), rank)
 
@@ -119,7 +124,7 @@ class Score(ABC):
         Parameters
         ----------
         rows
-            Shape (n, K); where they come as a reader, they are checked on the way.
+            Shape (n, K).
         thresholds
             One number, or shape (n,); +inf lets every label in and -inf none.
         u
@@ -130,7 +135,7 @@ class Score(ABC):
         BoolArray
             Shape (n, K): in every cell what ``matrix(rows, u) <= thresholds[:, None]`` is.
         """
-        inside = _cells_of(rows)
+        inside = np.empty(array_of(rows).shape, dtype=np.bool_)
         limits = Limits.of(thresholds).of_all(len(inside)) if np.ndim(thresholds) == 0 else None
         of_rows = np.asarray(thresholds, dtype=np.float64)
 
@@ -145,7 +150,7 @@ class Score(ABC):
         self, rows: Numbers | RowReader, thresholds: FloatArray, u: FloatArray | None = None
     ) -> BoolArray:
         """Labels whose score is at most the threshold of the label, shape (K,): see :meth:`sets`."""
-        inside = _cells_of(rows)
+        inside = np.empty(array_of(rows).shape, dtype=np.bool_)
         limits = Limits.of(thresholds)
 
         def work(part: Numbers, block: slice, u: FloatArray | None) -> None:
@@ -157,7 +162,7 @@ class Score(ABC):
     def _each_block(
         self, rows: Numbers | RowReader, u: FloatArray | None, work: _Work, bytes_made: int
     ) -> None:
-        array = rows.rows if isinstance(rows, RowReader) else rows
+        array = array_of(rows)
         # Infinite scores and sums that underflow are meant, whatever the caller's numpy settings say.
         with np.errstate(all="ignore"):
             for block in row_blocks(array, bytes_made=bytes_made):
@@ -177,14 +182,15 @@ class Score(ABC):
     def _label_sets(self, block: Numbers, limits: Limits, u: FloatArray | None, out: BoolArray) -> None: ...
 
 
+def array_of(rows: Numbers | RowReader) -> Numbers:
+    """Rows that have been checked, or that a reader is going to check; shape (n, K)."""
+    return rows.rows if isinstance(rows, RowReader) else rows
+
+
 def scores_of(keys: npt.NDArray[Any], *, logarithm: bool) -> FloatArray:
     """Scores of keys, -log key or else -key; a zero is never -0.0."""
     scores: FloatArray = 0.0 - (np.log(keys.astype(np.float64, copy=False)) if logarithm else keys)
     return scores
-
-
-def _cells_of(rows: Numbers | RowReader) -> BoolArray:
-    return np.empty((rows.rows if isinstance(rows, RowReader) else rows).shape, dtype=np.bool_)
 
 
 def _least_probability(thresholds: FloatArray) -> FloatArray:

@@ -9,12 +9,9 @@ import numpy as np
 
 from finetune.domain.checks import BoolArray, FloatArray, IntArray, Numbers
 from finetune.domain.conformal.quantile import select
-from finetune.domain.conformal.scores.base import Limits, Score, scores_of
+from finetune.domain.conformal.scores.base import Limits, Score, array_of, scores_of
 from finetune.domain.conformal.scores.logarithms import log_normaliser
 from finetune.domain.row_reader import RowReader, signed_bits
-
-# Rows whose one label each is scored at a time.
-_PART = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -37,22 +34,26 @@ class Lac(Score):
     _bytes_by_label: ClassVar[int] = 1
     _bytes_by_row: ClassVar[int] = 1
 
-    def of_labels(self, rows: Numbers, labels: IntArray, u: FloatArray | None = None) -> FloatArray:
+    def of_labels(
+        self, rows: Numbers | RowReader, labels: IntArray, u: FloatArray | None = None
+    ) -> FloatArray:
         """Score of one label a row: see :meth:`Score.of_labels`."""
         if self.inputs == "logits":
             return super().of_labels(rows, labels, u)
-        scores = _own_cells(rows, labels).astype(np.float64, copy=False)
+        scores = self._keys_of_labels(rows, labels).astype(np.float64, copy=False)
         if self._logarithm:
             with np.errstate(divide="ignore"):
                 np.log(scores, out=scores)
         return np.subtract(0.0, scores, out=scores)
 
-    def quantile(self, rows: Numbers, labels: IntArray, rank: int, u: FloatArray | None = None) -> float:
+    def quantile(
+        self, rows: Numbers | RowReader, labels: IntArray, rank: int, u: FloatArray | None = None
+    ) -> float:
         """Score of that rank among those of one label a row: see :meth:`Score.quantile`."""
-        if self.inputs == "logits" or rank > len(rows):
+        if self.inputs == "logits" or rank > len(labels):
             return super().quantile(rows, labels, rank, u)
         # The score falls as the key grows, so that it is that of one key: no other logarithm is needed.
-        keys = _own_cells(rows, labels)
+        keys = self._keys_of_labels(rows, labels)
         key = select(signed_bits(keys) if self._logarithm else keys, len(keys) - rank).view(keys.dtype)
         with np.errstate(divide="ignore"):
             return float(scores_of(np.asarray(key), logarithm=self._logarithm))
@@ -85,22 +86,23 @@ class Lac(Score):
         top, log_total = log_normaliser(np.sort(block, axis=1))
         return np.asarray((block - top) - log_total)
 
+    def _keys_of_labels(self, rows: Numbers | RowReader, labels: IntArray) -> Numbers:
+        """Copy the entry of one label a row, shape (n,)."""
+        keys = np.empty(len(labels), array_of(rows).dtype)
+
+        def work(part: Numbers, block: slice, _u: FloatArray | None) -> None:
+            places = np.arange(0, part.size, part.shape[1])
+            places += labels[block]
+            # No place is outside, labels have been checked; with the default, keys would be written twice.
+            part.ravel().take(places, out=keys[block], mode="wrap")
+
+        # A place for each row.
+        self._each_block(rows, None, work, -(-8 // array_of(rows).shape[1]))
+        return keys
+
     @property
     def _logarithm(self) -> bool:
         return self.inputs == "probabilities"
-
-
-def _own_cells(rows: Numbers, labels: IntArray) -> Numbers:
-    """Copy the entry of one label a row, shape (n,), part by part: places take memory too."""
-    cells, k = rows.ravel(), rows.shape[1]
-    out: Numbers = np.empty(len(rows), rows.dtype)
-    for start in range(0, len(rows), _PART):
-        stop = min(start + _PART, len(rows))
-        places = np.arange(start * k, stop * k, k)
-        places += labels[start:stop]
-        # No place is outside, labels have been checked; with the default, out would be written twice.
-        cells.take(places, out=out[start:stop], mode="wrap")
-    return out
 
 
 def _round_up(values: FloatArray, dtype: np.dtype[np.floating]) -> Numbers:
