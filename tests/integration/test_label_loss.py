@@ -10,18 +10,15 @@ import torch
 import torch.distributed as dist
 from hypothesis import given
 from hypothesis import strategies as st
-from peft import LoraConfig, get_peft_model
+from tests.integration.one_step import assert_close, run_step, with_adapter
 from tests.integration.test_hf_training import LABELS, PROMPT, ROWS
-from tests.integration.test_tree_training import assert_close
 from tests.tiny_models import save_tiny
 from torch.nn.parallel import DistributedDataParallel
-from transformers import AutoModelForCausalLM, AutoTokenizer, TrainingArguments
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from finetune.adapters.hf.batches import LengthGroupedSampler, PaddedBatches, StepCollator, padded_shapes
 from finetune.adapters.hf.encoder import HfEncoder
 from finetune.adapters.hf.label_loss import LabelLoss
-from finetune.adapters.hf.loading import quiet
-from finetune.adapters.hf.objective import AnswerTrainer
 from finetune.adapters.hf.tree_training import TreeBatches, compare_work
 from finetune.application.ports import EncodedExample
 from finetune.domain.errors import InvalidInput
@@ -49,15 +46,7 @@ def rows(encoder) -> list[EncodedExample]:
 
 @pytest.fixture
 def model(tiny):
-    base = AutoModelForCausalLM.from_pretrained(tiny)
-    with quiet():
-        wrapped = get_peft_model(base, LoraConfig(r=4, lora_dropout=0.0, target_modules="all-linear"))
-    torch.manual_seed(0)
-    with torch.no_grad():
-        for name, parameter in wrapped.named_parameters():
-            if "lora_B" in name:
-                parameter.normal_(std=0.1)
-    return wrapped
+    return with_adapter(AutoModelForCausalLM.from_pretrained(tiny))
 
 
 def spread(log_probabilities, labels):
@@ -69,25 +58,6 @@ def spread(log_probabilities, labels):
 @pytest.fixture
 def labels(encoder) -> LabelLoss:
     return LabelLoss(encoder.label_paths, spread)
-
-
-def run_step(model, batching, rows, labels, folder, weight=WEIGHT):
-    trainer = AnswerTrainer(
-        evaluation=dict,
-        order=LengthGroupedSampler([len(row.ids) for row in rows], len(rows), 0),
-        batching=batching,
-        forward_rows=2,
-        labels=labels,
-        weight=weight,
-        model=model,
-        args=TrainingArguments(str(folder), report_to="none", use_cpu=True),
-        train_dataset=rows,
-    )
-    (step,) = trainer.get_train_dataloader()
-    loss = trainer.training_step(model, step).item()
-    gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.requires_grad}
-    model.zero_grad()
-    return loss, gradients, step
 
 
 def plain_loop(model, rows, labels):
@@ -126,7 +96,8 @@ def token_log_probabilities(model, ids):
 )
 def test_a_step_has_the_loss_and_gradients_of_a_plain_loop(make, model, rows, labels, tmp_path):
     expected = plain_loop(model, rows, labels)
-    loss, gradients, _ = run_step(model, make(model, labels), rows, labels, tmp_path)
+    batching = make(model, labels)
+    loss, gradients, *_ = run_step(model, batching, rows, tmp_path, labels=labels, weight=WEIGHT)
     assert loss == pytest.approx(expected[0], abs=1e-5)
     assert_close(gradients, expected[1], 1e-4)
 
@@ -136,7 +107,7 @@ def test_the_labels_are_in_the_tree_of_the_answers_and_take_no_forward_of_their_
 ):
     forwards = []
     hook = model.register_forward_hook(lambda *_: forwards.append(1))
-    _, _, step = run_step(model, TreeBatches(10_000, labels), rows, labels, tmp_path)
+    step = run_step(model, TreeBatches(10_000, labels), rows, tmp_path, labels=labels, weight=WEIGHT).given
     hook.remove()
     (batch,) = step["batches"]
     assert len(forwards) == 1
@@ -156,10 +127,10 @@ def test_trees_stay_within_their_budget_with_the_labels_in_them(rows, labels):
 
 
 def test_a_share_of_zero_leaves_the_answers_alone(model, rows, labels, tmp_path):
-    with_labels = run_step(model, TreeBatches(10_000, labels), rows, labels, tmp_path, weight=0.0)
-    without = run_step(model, TreeBatches(10_000), rows, None, tmp_path, weight=0.0)
-    assert with_labels[0] == pytest.approx(without[0], abs=1e-6)
-    assert_close(with_labels[1], without[1], 1e-5)
+    with_labels = run_step(model, TreeBatches(10_000, labels), rows, tmp_path, labels=labels, weight=0.0)
+    without = run_step(model, TreeBatches(10_000), rows, tmp_path, labels=None, weight=0.0)
+    assert with_labels.loss == pytest.approx(without.loss, abs=1e-6)
+    assert_close(with_labels.gradients, without.gradients, 1e-5)
 
 
 @pytest.mark.parametrize(

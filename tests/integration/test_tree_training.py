@@ -10,16 +10,14 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from peft import LoraConfig, get_peft_model
+from tests.integration.one_step import assert_close, run_step, with_adapter
 from tests.integration.test_hf_training import LABELS, PROMPT, ROWS, Log, configure, train
 from tests.tiny_models import save_tiny
-from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config, TrainingArguments
+from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config
 
 from finetune.adapters.hf.batches import LengthGroupedSampler, PaddedBatches, StepCollator
 from finetune.adapters.hf.checkpoints import BegunTraining
 from finetune.adapters.hf.encoder import HfEncoder
-from finetune.adapters.hf.loading import quiet
-from finetune.adapters.hf.objective import AnswerTrainer
 from finetune.adapters.hf.training_plan import choose_training_path, plan_training
 from finetune.adapters.hf.tree_budget import token_budget
 from finetune.adapters.hf.tree_gate import TreeChoice
@@ -50,35 +48,9 @@ def rows(tiny) -> list[EncodedExample]:
 
 @pytest.fixture
 def model(tiny):
-    """With an adapter that is not at zero, where half of the gradients would vanish."""
     base = AutoModelForCausalLM.from_pretrained(tiny)
     base.enable_input_require_grads()
-    with quiet():
-        wrapped = get_peft_model(base, LoraConfig(r=4, lora_dropout=0.0, target_modules="all-linear"))
-    torch.manual_seed(0)
-    with torch.no_grad():
-        for name, parameter in wrapped.named_parameters():
-            if "lora_B" in name:
-                parameter.normal_(std=0.1)
-    return wrapped
-
-
-def run_step(model, batching, rows, folder) -> tuple[float, dict[str, torch.Tensor], AnswerTrainer]:
-    """Run one optimiser step's forwards and backwards as the Trainer does."""
-    trainer = AnswerTrainer(
-        evaluation=dict,
-        order=LengthGroupedSampler([len(row.ids) for row in rows], len(rows), 0),
-        batching=batching,
-        forward_rows=2,
-        model=model,
-        args=TrainingArguments(str(folder), report_to="none", use_cpu=True),
-        train_dataset=rows,
-    )
-    (step,) = trainer.get_train_dataloader()
-    loss = trainer.training_step(model, step).item()
-    gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.requires_grad}
-    model.zero_grad()
-    return loss, gradients, trainer
+    return with_adapter(base)
 
 
 def plain_loop(model, rows) -> tuple[float, dict[str, torch.Tensor]]:
@@ -97,14 +69,6 @@ def plain_loop(model, rows) -> tuple[float, dict[str, torch.Tensor]]:
     return total, gradients
 
 
-def assert_close(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], tolerance: float) -> None:
-    assert found.keys() == expected.keys()
-    for name, gradient in found.items():
-        size = expected[name].abs().max()
-        assert size > 0, name
-        assert (gradient - expected[name]).abs().max() / size <= tolerance, name
-
-
 @pytest.mark.parametrize("checkpointing", [False, True], ids=["", "checkpointing"])
 @pytest.mark.parametrize(
     "make",
@@ -121,7 +85,7 @@ def test_a_step_has_the_loss_and_gradients_of_a_plain_loop(make, checkpointing, 
     if checkpointing:
         model.activation_checkpointing_enable({"use_reentrant": False})
     batching = make(model)
-    loss, gradients, _ = run_step(model, batching, rows, tmp_path)
+    loss, gradients, *_ = run_step(model, batching, rows, tmp_path)
     assert loss == pytest.approx(expected[0], abs=1e-6)
     assert_close(gradients, expected[1], 1e-5)
     if checkpointing:
@@ -131,7 +95,7 @@ def test_a_step_has_the_loss_and_gradients_of_a_plain_loop(make, checkpointing, 
 def test_several_trees_were_several_and_all_tokens_are_counted(model, rows, tmp_path):
     assert len(TreeBatches(SEVERAL).divide(rows)) > 1
     (tree,) = TreeBatches(WHOLE).divide(rows)
-    _, _, trainer = run_step(model, TreeBatches(WHOLE), rows, tmp_path)
+    trainer = run_step(model, TreeBatches(WHOLE), rows, tmp_path).trainer
     trainer.evaluate()
     lengths = sorted((len(row.ids) for row in rows), reverse=True)
     padded = sum(2 * lengths[i] for i in (0, 2, 4))
