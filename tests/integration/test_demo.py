@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from tests.integration.test_main_job import succeed
+from tests.integration.test_main_job import succeed_apart
 
 from finetune.domain.decisions import DecisionRecord
 
@@ -29,5 +29,5 @@ def check(run: Path) -> None:
 
 @pytest.mark.slow
 def test_the_demo_reaches_the_generators_accuracy_and_keeps_its_promises(tmp_path):
-    succeed(tmp_path, "demo", "--folder", "demo")
+    succeed_apart(tmp_path, "demo", "--folder", "demo")
     check(tmp_path / "demo" / "artifacts" / "runs" / "triage")
