@@ -24,10 +24,10 @@ class Step(NamedTuple):
     given: dict[str, Any]
 
 
-def with_adapter(base: PreTrainedModel) -> PeftModel:
+def with_adapter(base: PreTrainedModel, targets: str | list[str] = "all-linear") -> PeftModel:
     """Add an adapter that is not at zero, where half of the gradients would vanish."""
     with quiet():
-        wrapped = get_peft_model(base, LoraConfig(r=4, lora_dropout=0.0, target_modules="all-linear"))
+        wrapped = get_peft_model(base, LoraConfig(r=4, lora_dropout=0.0, target_modules=targets))
     torch.manual_seed(0)
     with torch.no_grad():
         for name, parameter in wrapped.named_parameters():

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-from peft import LoraConfig, get_peft_model
+from peft import PeftModel
+from tests.integration.one_step import with_adapter
 from torch.nn.functional import cross_entropy, scaled_dot_product_attention
 from torch.nn.parallel import DistributedDataParallel
 from transformers import (
@@ -30,7 +31,6 @@ from transformers import (
 
 from finetune.adapters.hf import trees
 from finetune.adapters.hf.architectures import choose_target_modules
-from finetune.adapters.hf.loading import quiet
 from finetune.adapters.hf.row_attention import (
     ROW_ATTENTION,
     additive,
@@ -133,17 +133,8 @@ def build_kind(kind: str, attention: str = "sdpa", dtype: torch.dtype = torch.fl
     return build(config(**SIZES, **more), attention, dtype)
 
 
-def with_lora(model: PreTrainedModel):
-    targets = choose_target_modules(model, "auto")
-    with quiet():
-        wrapped = get_peft_model(model, LoraConfig(r=4, lora_dropout=0.0, target_modules=targets))
-    torch.manual_seed(1)
-    with torch.no_grad():
-        for name, parameter in wrapped.named_parameters():
-            if "lora_B" in name:
-                # At zero, where it begins, no gradient would reach the other factor.
-                parameter.normal_(std=0.1)
-    return wrapped
+def with_lora(model: PreTrainedModel) -> PeftModel:
+    return with_adapter(model, choose_target_modules(model, "auto"))
 
 
 def plain_logits(model, ids: list[int]) -> torch.Tensor:
