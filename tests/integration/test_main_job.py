@@ -42,7 +42,7 @@ ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "NO_
 def finetune(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run a command in this process, where the libraries that take seconds to import are imported."""
     with contextlib.chdir(folder):
-        ended = CliRunner().invoke(app, list(arguments), obj=Container())
+        ended = CliRunner().invoke(app, list(arguments), obj=Container(), catch_exceptions=False)
     return subprocess.CompletedProcess(arguments, ended.exit_code, ended.stdout, ended.stderr)
 
 

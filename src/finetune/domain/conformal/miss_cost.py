@@ -172,8 +172,9 @@ class CostControlledPredictor(ScoringPredictor):
         InvalidInput
             If the input is not as above.
         """
-        k, labels, scores = self._scorer.of_labels(cal_probs, cal_labels)
+        rows, labels, k = self._scorer.to_calibrate(cal_probs, cal_labels)
         costs = _as_costs(miss_cost, k)
+        scores = self._scorer.score.of_labels(rows, labels, self._scorer.draws(len(labels)))
         self._fitted = costs, miss_cost_threshold(scores, costs[labels], alpha, bound=float(costs.max()))
         return self
 

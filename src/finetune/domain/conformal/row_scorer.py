@@ -66,18 +66,27 @@ class RowScorer:
         """Check rows, and that they have the labels of the calibration rows."""
         return self._open(values, name, n_labels).read_all()
 
+    def to_calibrate(
+        self, cal_probs: npt.ArrayLike, cal_labels: npt.ArrayLike
+    ) -> tuple[Numbers | RowReader, IntArray, int]:
+        """Check labels, and rows unless the score checks them on the way; both, and the number of labels."""
+        reader = self._open(cal_probs, "cal_probs", None)
+        n, n_labels = reader.rows.shape
+        labels = as_labels(cal_labels, n_rows=n, n_labels=n_labels, name="cal_labels")
+        return self._to_read(reader), labels, n_labels
+
     def of_labels(
         self, cal_probs: npt.ArrayLike, cal_labels: npt.ArrayLike
     ) -> tuple[int, IntArray, FloatArray]:
         """Check calibration rows and labels; number of labels, label and score of each row."""
-        rows, labels, n_labels = self._to_calibrate(cal_probs, cal_labels)
+        rows, labels, n_labels = self.to_calibrate(cal_probs, cal_labels)
         return n_labels, labels, self.score.of_labels(rows, labels, self.draws(len(labels)))
 
     def threshold(
         self, cal_probs: npt.ArrayLike, cal_labels: npt.ArrayLike, alpha: float
     ) -> tuple[int, int, float]:
         """Check calibration rows and labels; number of labels, number of rows and conformal quantile."""
-        rows, labels, n_labels = self._to_calibrate(cal_probs, cal_labels)
+        rows, labels, n_labels = self.to_calibrate(cal_probs, cal_labels)
         n = len(labels)
         return n_labels, n, self.score.quantile(rows, labels, conformal_rank(n, alpha), self.draws(n))
 
@@ -106,14 +115,6 @@ class RowScorer:
                 remedy="pass the same label set, in the same order",
             )
         return reader
-
-    def _to_calibrate(
-        self, cal_probs: npt.ArrayLike, cal_labels: npt.ArrayLike
-    ) -> tuple[Numbers | RowReader, IntArray, int]:
-        reader = self._open(cal_probs, "cal_probs", None)
-        n, n_labels = reader.rows.shape
-        labels = as_labels(cal_labels, n_rows=n, n_labels=n_labels, name="cal_labels")
-        return self._to_read(reader), labels, n_labels
 
     def _to_predict(
         self, values: npt.ArrayLike, thresholds: _Thresholds, name: str, n_labels: int

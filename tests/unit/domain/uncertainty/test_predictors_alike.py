@@ -93,3 +93,12 @@ def test_what_a_promise_rests_on_cannot_be_set_afterwards(state, names):
     for name in names:
         with pytest.raises(AttributeError):
             setattr(state, name, 0.5)
+
+
+def test_refused_costs_take_no_draws_from_the_generator():
+    rng = np.random.default_rng(2)
+    before = rng.bit_generator.state
+    predictor = CostControlledPredictor("aps", inputs="logits", randomized=True, rng=rng)
+    with pytest.raises(InvalidInput, match="miss_cost must have one entry"):
+        predictor.calibrate(LOGITS, LABELS, [1.0, 2.0], 0.1)
+    assert rng.bit_generator.state == before
